@@ -1,0 +1,1 @@
+"""Data-free quantization of image classifiers with mixup-class prompts."""

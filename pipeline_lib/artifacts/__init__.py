@@ -1,0 +1,1 @@
+"""Files: atomic writes, fingerprints, locked work directories, shards, records, provenance."""

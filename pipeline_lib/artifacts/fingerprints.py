@@ -1,0 +1,40 @@
+"""One digest for everything that determines the bytes of a piece of work."""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from pipeline_lib.artifacts.files import sha256
+
+
+def fingerprint(identity: dict[str, Any]) -> str:
+    """Hex SHA-256 of the canonical JSON of `identity`, shortened to 20 digits."""
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:20]
+
+
+def digest_path(path: Path) -> str:
+    """Hex SHA-256 of a file, or of the names and digests of all files below a directory."""
+    if path.is_file():
+        return sha256(path)
+    files = sorted(p for p in path.rglob("*") if p.is_file())
+    listing = "\n".join(f"{p.relative_to(path).as_posix()} {sha256(p)}" for p in files)
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def digest_code() -> str:
+    """Hex SHA-256 of the first-party modules loaded now: work half done by other code is not continued."""
+    sources = {
+        name: sha256(Path(module.__file__))
+        for name, module in list(sys.modules.items())
+        if name.startswith("pipeline_lib") and getattr(module, "__file__", None)
+    }
+    return hashlib.sha256(json.dumps(sources, sort_keys=True).encode()).hexdigest()
+
+
+def seed_of(namespace: str, base: int, name: str) -> int:
+    """A 63-bit seed from an identity: the first bits of SHA-256 over (namespace, base seed, name)."""
+    digest = hashlib.sha256(json.dumps([namespace, base, name]).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

@@ -1,0 +1,1 @@
+"""Calibration sets: sources and assembly."""

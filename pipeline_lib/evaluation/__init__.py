@@ -1,0 +1,1 @@
+"""Labelled images, metrics, the generalization gap."""

@@ -1,0 +1,1 @@
+"""Fake-quantization operators, namespace `mixq`."""

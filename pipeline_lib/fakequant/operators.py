@@ -1,0 +1,94 @@
+"""Schemas, autograd and fakes of the operators; the backends only bring kernels."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline_lib.fakequant import reference
+
+_SCHEMAS = {
+    "fake_quant": "(Tensor x, Tensor step, Tensor zero_point, int qmin, int qmax, int? axis) -> Tensor",
+    "fake_quant_backward": (
+        "(Tensor grad, Tensor x, Tensor step, Tensor zero_point, int qmin, int qmax, int? axis) -> (Tensor, Tensor)"
+    ),
+    "fake_quant_drop": (
+        "(Tensor x, Tensor step, Tensor zero_point, int qmin, int qmax, float p, Tensor seed) -> Tensor"
+    ),
+    "fake_quant_drop_backward": (
+        "(Tensor grad, Tensor x, Tensor step, Tensor zero_point, int qmin, int qmax, float p, Tensor seed)"
+        " -> (Tensor, Tensor)"
+    ),
+    "soft_round": (
+        "(Tensor v, Tensor base, Tensor step, Tensor zero_point, int qmin, int qmax, Tensor beta, Tensor lam) -> Tensor"
+    ),
+    "soft_round_backward": (
+        "(Tensor grad, Tensor v, Tensor base, Tensor step, Tensor zero_point, int qmin, int qmax,"
+        " Tensor beta, Tensor lam) -> (Tensor, Tensor)"
+    ),
+    "log_sqrt2_quant": "(Tensor x, Tensor d, int bits) -> Tensor",
+    "log_sqrt2_quant_backward": "(Tensor grad, Tensor x, Tensor d, int bits) -> Tensor",
+}
+
+_library = torch.library.Library("mixq", "DEF")
+for _name, _schema in _SCHEMAS.items():
+    _library.define(_name + _schema)
+    _library.impl(_name, getattr(reference, _name), "CompositeExplicitAutograd")
+
+
+def _fake_like_first(x: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _fake_pair(grad: Tensor, _: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    step = next(t for t in rest if isinstance(t, Tensor) and t.dtype.is_floating_point and t.dim() <= 1)
+    return torch.empty_like(grad), torch.empty_like(step)
+
+
+for _name in ("fake_quant", "fake_quant_drop", "soft_round", "log_sqrt2_quant", "log_sqrt2_quant_backward"):
+    torch.library.register_fake(f"mixq::{_name}", _fake_like_first, lib=_library)
+for _name in ("fake_quant_backward", "fake_quant_drop_backward", "soft_round_backward"):
+    torch.library.register_fake(f"mixq::{_name}", _fake_pair, lib=_library)
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*(value for value in inputs if isinstance(value, Tensor)))
+    ctx.others = [None if isinstance(value, Tensor) else (value,) for value in inputs]
+
+
+def _arguments(ctx: Any) -> list[Any]:
+    tensors = iter(ctx.saved_tensors)
+    return [next(tensors) if other is None else other[0] for other in ctx.others]
+
+
+def _fake_quant_grad(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    return *torch.ops.mixq.fake_quant_backward(grad, *_arguments(ctx)), None, None, None, None
+
+
+def _fake_quant_drop_grad(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    return *torch.ops.mixq.fake_quant_drop_backward(grad, *_arguments(ctx)), None, None, None, None, None
+
+
+def _soft_round_grad(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    dv, dstep = torch.ops.mixq.soft_round_backward(grad, *_arguments(ctx))
+    return dv, None, dstep, None, None, None, None, None
+
+
+def _log_sqrt2_grad(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    return torch.ops.mixq.log_sqrt2_quant_backward(grad, *_arguments(ctx)), None, None
+
+
+torch.library.register_autograd("mixq::fake_quant", _fake_quant_grad, setup_context=_remember, lib=_library)
+torch.library.register_autograd("mixq::fake_quant_drop", _fake_quant_drop_grad, setup_context=_remember, lib=_library)
+torch.library.register_autograd("mixq::soft_round", _soft_round_grad, setup_context=_remember, lib=_library)
+torch.library.register_autograd("mixq::log_sqrt2_quant", _log_sqrt2_grad, setup_context=_remember, lib=_library)
+
+fake_quant = torch.ops.mixq.fake_quant
+fake_quant_drop = torch.ops.mixq.fake_quant_drop
+soft_round = torch.ops.mixq.soft_round
+log_sqrt2_quant = torch.ops.mixq.log_sqrt2_quant
+
+
+def backend(device: str) -> str:
+    """Which implementation runs on a device: `reference`, as long as no kernel is compiled."""
+    return "reference"

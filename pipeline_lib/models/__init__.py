@@ -1,0 +1,1 @@
+"""Classifiers: loading, preprocessing, reconstruction units."""

@@ -1,0 +1,100 @@
+"""Classifiers of timm, from a folder that ships or from the hub."""
+
+import difflib
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from pydantic import Field
+from safetensors.torch import load_file
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.params.base import Section, validate
+
+
+class Card(Section):
+    """model.json: how to build the network, where its weights are, what images it expects."""
+
+    timm: str  # name in timm, with the tag of its weights if they come from the hub
+    arguments: dict[str, Any] = Field(default_factory=dict)  # of timm.create_model
+    num_classes: int
+    preprocessing: dict[str, Any] | None = None  # timm data config; null: that of the hub's weights
+    test_accuracy: float | None = None  # top-1, percent
+    sha256: str | None = None  # of model.safetensors; null: weights come from the hub
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A network in evaluation mode with timm's data config: input_size, interpolation, mean, std, crop."""
+
+    network: torch.nn.Module
+    data_config: dict[str, Any]
+
+
+def read_card(folder: Path) -> Card:
+    """The model.json of a classifier's folder.
+
+    Raises:
+        InputError: absent, not JSON, or not a card.
+    """
+    path = folder / "model.json"
+    try:
+        return validate(Card, json.loads(path.read_text()), "", path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no classifier here; `task.classifiers` in params.yaml names the folder") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: not JSON ({error.msg})") from None
+
+
+def build(card: Card, *, pretrained: bool = False) -> torch.nn.Module:
+    """The architecture, with random weights unless `pretrained`.
+
+    Raises:
+        InputError: timm does not know the model or its arguments.
+    """
+    base = card.timm.split(".")[0]
+    if not timm.is_model(base):
+        close = difflib.get_close_matches(base, timm.list_models(), 3)
+        raise InputError(f"timm has no model {base!r}; close names: {', '.join(close) or 'none'}")
+    # JSON has lists where timm wants tuples.
+    arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in card.arguments.items()}
+    try:
+        network = timm.create_model(card.timm, pretrained=pretrained, num_classes=card.num_classes, **arguments)
+    except (TypeError, RuntimeError, OSError) as error:
+        raise InputError(f"timm cannot build {card.timm!r}: {' '.join(str(error).split())}") from None
+    return network.eval().requires_grad_(False)
+
+
+def load_classifier(folder: Path) -> Classifier:
+    """The network of a classifier's folder, in evaluation mode, on the CPU.
+
+    Raises:
+        InputError: weights absent, altered, or of another shape than the network.
+    """
+    card, weights = read_card(folder), folder / "model.safetensors"
+    if card.sha256 is None:
+        network = build(card, pretrained=True)
+    else:
+        network = build(card)
+        _load_weights(network, weights, card.sha256)
+    config = card.preprocessing or timm.data.resolve_model_data_config(network)
+    return Classifier(network, config)
+
+
+def _load_weights(network: torch.nn.Module, path: Path, expected: str) -> None:
+    if not path.exists():
+        raise InputError(f"{path}: weights not found; `git checkout -- {path}` restores what ships")
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != expected:
+        raise InputError(f"{path}: expected the weights with SHA-256 {expected[:12]}, found {found[:12]}")
+    state, needed = load_file(path), network.state_dict()
+    for name in sorted(state.keys() | needed.keys()):
+        has = tuple(state[name].shape) if name in state else "nothing"
+        wants = tuple(needed[name].shape) if name in needed else "nothing"
+        if has != wants:
+            raise InputError(f"{path}: {name}: the network of model.json has {wants}, the checkpoint {has}")
+    network.load_state_dict(state)

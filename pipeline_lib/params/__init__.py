@@ -1,0 +1,1 @@
+"""Typed models of every section of params.yaml."""

@@ -1,0 +1,42 @@
+"""The whole of params.yaml, for commands that judge a file rather than run a stage."""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.params.base import PARAMS_FILE, Section, load, validate
+from pipeline_lib.params.calibrate import Calibrate
+from pipeline_lib.params.evaluate import Evaluate
+from pipeline_lib.params.prompts import Recipe
+from pipeline_lib.params.reconstruct import Precision, Reconstruct
+from pipeline_lib.params.report import Report
+from pipeline_lib.params.runtime import Runtime
+from pipeline_lib.params.synthesize import Synthesize
+from pipeline_lib.params.task import Axes, Task
+
+
+class Params(Section):
+    """Every section."""
+
+    task: Task
+    axes: Axes
+    prompts: dict[str, Recipe]
+    synthesize: Synthesize
+    calibrate: Calibrate
+    precisions: dict[str, Precision]
+    reconstruct: Reconstruct
+    evaluate: Evaluate
+    report: Report
+    runtime: Runtime
+
+
+def read_everything(path: Path = PARAMS_FILE) -> Params:
+    """Validate the file as a whole: each section, and that the axes name recipes and precisions that are defined."""
+    content: dict[str, Any] = load(path)
+    params = validate(Params, content, "", path)
+    for axis, defined in (("recipes", params.prompts), ("precisions", params.precisions)):
+        missing = [name for name in getattr(params.axes, axis) if name not in defined]
+        if missing:
+            section = "prompts" if axis == "recipes" else "precisions"
+            raise InputError(f"{path}: axes.{axis} names {', '.join(missing)}, absent from `{section}`")
+    return params

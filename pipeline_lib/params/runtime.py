@@ -1,0 +1,14 @@
+"""Section `runtime`: where and how fast, never what. No stage tracks it."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipeline_lib.params.base import Section
+
+
+class Runtime(Section):
+    """Placement."""
+
+    device: Literal["auto", "cpu", "cuda"]  # auto: CUDA where there is one
+    workers: Annotated[int, Field(ge=0)]  # processes of synthesis; 0: one for each visible GPU, or one

@@ -1,0 +1,21 @@
+"""Section `synthesize`: everything that determines the pixels, besides prompts and generator weights."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipeline_lib.params.base import Section
+
+
+class Synthesize(Section):
+    """Identity of a rendering."""
+
+    seed: Annotated[int, Field(ge=0)]  # base of the per-sample seeds
+    scheduler: str  # class name in diffusers, or `default` for the pipeline's own
+    steps: Annotated[int, Field(ge=1, le=1000)]
+    guidance_scale: Annotated[float, Field(ge=0)]
+    image_size: Annotated[int, Field(ge=8, multiple_of=4)]  # pixels, square
+    dtype: Literal["float32", "float16", "bfloat16"]
+    batch_size: Annotated[int, Field(ge=1)]  # images rendered together; out of memory: lower it
+    shard_size: Annotated[int, Field(ge=1)]  # images a tar, the unit of work and of resuming
+    blank_deviation: Annotated[float, Field(ge=0)]  # standard deviation of pixels (0 to 255) below which one is blank

@@ -1,0 +1,48 @@
+"""One progress bar for long work; plain lines where the output is no terminal."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+PLAIN_EVERY = 5.0  # seconds between lines
+
+
+class ProgressBar:
+    """`with ProgressBar("synthesize mixup", 1024) as bar: bar.advance(64, "12.3 images/s")`."""
+
+    def __init__(self, title: str, total: int, done: int = 0) -> None:
+        self._title, self._total, self._done, self._start = title, total, done, done
+        self._began = self._printed = time.monotonic()
+        self._bar: Progress | None = None
+        if sys.stderr.isatty():
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = Progress(*columns, TextColumn("{task.fields[figure]}"))
+            self._task = self._bar.add_task(title, total=total, completed=done, figure="")
+
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    @property
+    def rate(self) -> float:
+        """Units a second since the start."""
+        return (self._done - self._start) / max(time.monotonic() - self._began, 1e-9)
+
+    def advance(self, units: int, figure: str = "") -> None:
+        """Count finished units and show the current figure."""
+        self._done += units
+        now = time.monotonic()
+        if self._bar:
+            self._bar.update(self._task, completed=self._done, figure=figure)
+        elif now - self._printed >= PLAIN_EVERY or self._done == self._total:
+            self._printed = now
+            left = (self._total - self._done) / self.rate if self.rate else 0
+            print(f"{self._title}: {self._done}/{self._total}, {left:.0f} s left, {figure}", file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""Class vocabulary and prompt strategies."""

@@ -1,0 +1,65 @@
+"""From classes to prompts: which classes share a prompt, and how their names are fused."""
+
+import itertools
+import math
+import random
+from collections.abc import Iterator
+
+from pipeline_lib.artifacts.fingerprints import seed_of
+from pipeline_lib.errors import InputError
+from pipeline_lib.params.prompts import Recipe
+from pipeline_lib.prompts.vocabulary import ClassName
+
+
+def class_groups(classes: int, size: int, rng: random.Random) -> Iterator[tuple[int, ...]]:
+    """Endless groups of `size` distinct classes.
+
+    Classes stay balanced: a group is made of those that appeared least often, ties broken at random. No group comes
+    again before all of them have come. A longer run starts with a shorter one.
+    """
+    all_groups = math.comb(classes, size)
+    appeared = [0] * classes
+    used: set[frozenset[int]] = set()
+    while True:
+        if len(used) == all_groups:
+            used.clear()
+        rarest_first = sorted(range(classes), key=lambda c: (appeared[c], rng.random()))
+        # Lexicographic over the sorted classes: the first unused group is the one of the rarest classes.
+        group = next(g for g in itertools.combinations(rarest_first, size) if frozenset(g) not in used)
+        used.add(frozenset(group))
+        for c in group:
+            appeared[c] += 1
+        yield tuple(rng.sample(group, size))
+
+
+def fuse(group: list[ClassName], definitions: bool) -> str:
+    """`a sneaker`, `a sneaker and a bag`, `a sneaker, a bag and a coat`; with definitions after each name."""
+    names = [c.with_article() + (f", {c.definition}" if definitions and c.definition else "") for c in group]
+    if len(names) == 1:
+        return names[0]
+    separator = "; " if definitions else ", "
+    return f"{separator.join(names[:-1])} and {names[-1]}"
+
+
+def write_prompts(name: str, recipe: Recipe, classes: list[ClassName]) -> Iterator[dict[str, object]]:
+    """The rows of a recipe: sample id, prompt, negative prompt, class indices and their weights in the mixture.
+
+    Raises:
+        InputError: a prompt is to name more classes than there are.
+    """
+    size = recipe.classes_per_prompt
+    if size > len(classes):
+        raise InputError(
+            f"params.yaml: `prompts.{name}.classes_per_prompt` is {size}, but there are {len(classes)} classes"
+        )
+    rng = random.Random(seed_of("prompts", recipe.seed, name))
+    groups = class_groups(len(classes), size, rng)
+    for number, group in enumerate(itertools.islice(groups, recipe.count)):
+        template = recipe.templates[number % len(recipe.templates)]
+        yield {
+            "key": f"{name}-{number:06d}",
+            "prompt": template.format(fuse([classes[c] for c in group], recipe.definitions)),
+            "negative_prompt": recipe.negative_prompt,
+            "classes": list(group),
+            "weights": [1 / size] * size,
+        }

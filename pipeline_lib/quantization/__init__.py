@@ -1,0 +1,1 @@
+"""Quantizers, range search, block reconstruction, checkpoints."""

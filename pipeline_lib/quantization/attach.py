@@ -1,0 +1,82 @@
+"""Putting quantizers into a timm network, module by module, without tracing it."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from timm.layers import Attention
+from torch import nn
+
+from pipeline_lib.params.reconstruct import Precision
+from pipeline_lib.quantization.attention import QuantAttention
+from pipeline_lib.quantization.dataflow import layers, observe, shared_inputs
+from pipeline_lib.quantization.folding import fold_batch_norm
+from pipeline_lib.quantization.policies import Bits, is_vision_transformer, resolve
+from pipeline_lib.quantization.quantizers import LogSqrt2Quantizer, Quantizer, QuantLayer, UniformQuantizer
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """All that is needed to put the same quantizers into the same architecture again."""
+
+    bits: dict[str, Bits]  # by layer, in order of execution
+    attention_bits: int
+    symmetric: bool  # activations
+    softmax: Literal["log-sqrt2", "uniform"]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Scheme":
+        """The inverse of `to_json`."""
+        return cls(**{**value, "bits": {name: Bits(**bits) for name, bits in value["bits"].items()}})
+
+
+def make_scheme(
+    folded: nn.Module, batch: torch.Tensor, precision: Precision, softmax: Literal["log-sqrt2", "uniform"]
+) -> Scheme:
+    """The scheme of a precision for a network whose batch norm is folded."""
+    names = layers(observe(folded, batch))
+    transformer = is_vision_transformer(names)
+    return Scheme(resolve(precision, names), precision.activation_bits, symmetric=not transformer, softmax=softmax)
+
+
+def fold(network: nn.Module, input_size: tuple[int, int, int]) -> torch.Tensor:
+    """Fold batch norm in place; returns the blank batch that the network was observed on."""
+    batch = torch.zeros(1, *input_size)
+    fold_batch_norm(network, batch)
+    return batch
+
+
+def attach(folded: nn.Module, batch: torch.Tensor, scheme: Scheme) -> None:
+    """Replace, in place, every layer of the scheme and every attention. Layers that read one tensor share its quantizer.
+
+    Nothing is quantized before the quantizers have their grids.
+    """
+    sharing = shared_inputs(observe(folded, batch))
+    quantizers: dict[str, UniformQuantizer] = {}
+    for name, bits in scheme.bits.items():
+        owner = sharing[name]
+        if owner not in quantizers:
+            quantizers[owner] = UniformQuantizer(scheme.bits[owner].activation, symmetric=scheme.symmetric)
+        layer = QuantLayer(folded.get_submodule(name), bits.weight, quantizers[owner])
+        folded.set_submodule(name, layer)
+    for name, module in list(folded.named_modules()):
+        if isinstance(module, Attention):
+            folded.set_submodule(name, QuantAttention(module, scheme.attention_bits, scheme.softmax))
+
+
+def quant_layers(network: nn.Module) -> dict[str, QuantLayer]:
+    """Quantized layers by name, in order of definition."""
+    return {name: module for name, module in network.named_modules() if isinstance(module, QuantLayer)}
+
+
+def quantizers(network: nn.Module) -> dict[str, Quantizer]:
+    """Activation quantizers by name, each once."""
+    return {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, UniformQuantizer | LogSqrt2Quantizer)
+    }

@@ -1,0 +1,62 @@
+"""Which module reads which tensor, observed in one forward pass: many timm models cannot be traced by torch.fx."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+QUANTIZABLE = (nn.Conv2d, nn.Linear)
+NORMALISATIONS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a module. Equal keys are the same tensor, unchanged in between."""
+
+    name: str
+    module: nn.Module
+    reads: tuple[object, ...]
+    writes: tuple[object, ...]
+
+
+def observe(network: nn.Module, batch: torch.Tensor) -> list[Call]:
+    """Calls of all convolutions, linear layers and normalisations, in order of execution."""
+    calls: list[Call] = []
+    kept: list[torch.Tensor] = []  # alive, so that no address is used twice
+    reads: dict[str, tuple[object, ...]] = {}
+
+    def key(tensor: torch.Tensor) -> tuple[object, ...]:
+        kept.append(tensor)
+        return tensor.data_ptr(), tuple(tensor.shape), tensor._version
+
+    def hooks(name: str, module: nn.Module) -> Iterator[torch.utils.hooks.RemovableHandle]:
+        yield module.register_forward_pre_hook(lambda _, inputs: reads.__setitem__(name, key(inputs[0])))
+        yield module.register_forward_hook(
+            lambda _, inputs, output: calls.append(Call(name, module, reads[name], key(output)))
+        )
+
+    handles = [
+        handle
+        for name, module in network.named_modules()
+        if isinstance(module, QUANTIZABLE + NORMALISATIONS)
+        for handle in hooks(name, module)
+    ]
+    try:
+        with torch.no_grad():
+            network(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+def layers(calls: list[Call]) -> list[str]:
+    """Names of convolutions and linear layers in order of execution."""
+    return [call.name for call in calls if isinstance(call.module, QUANTIZABLE)]
+
+
+def shared_inputs(calls: list[Call]) -> dict[str, str]:
+    """For each layer the first layer that reads the same tensor (itself, mostly): they share a quantizer."""
+    first: dict[tuple[object, ...], str] = {}
+    return {c.name: first.setdefault(c.reads, c.name) for c in calls if isinstance(c.module, QUANTIZABLE)}

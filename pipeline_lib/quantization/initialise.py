@@ -1,0 +1,79 @@
+"""The starting point of reconstruction: ranges by search, LayerNorm reparameterised, weights rounded to nearest."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pipeline_lib.quantization.attach import quant_layers, quantizers
+from pipeline_lib.quantization.dataflow import Call
+from pipeline_lib.quantization.quantizers import QuantLayer, UniformQuantizer
+from pipeline_lib.quantization.ranges import search_asymmetric, subsample
+
+ROWS = 1 << 12  # tokens that the ranges of LayerNorm channels are searched on
+
+
+def layer_norm_readers(calls: Sequence[Call]) -> dict[str, list[str]]:
+    """For each LayerNorm whose output linear layers read directly, the names of those layers."""
+    norms = {call.writes: call.name for call in calls if isinstance(call.module, nn.LayerNorm)}
+    readers: dict[str, list[str]] = {}
+    for call in calls:
+        if isinstance(call.module, nn.Linear) and call.reads in norms:
+            readers.setdefault(norms[call.reads], []).append(call.name)
+    return readers
+
+
+@torch.no_grad()
+def search_ranges(network: nn.Module, batches: Sequence[Tensor], norm_readers: dict[str, list[str]]) -> None:
+    """Give every quantizer its grid, from one pass of the float network, and every weight its grid.
+
+    Where LayerNorm feeds linear layers its channels differ too much for one step: the norm is reparameterised.
+    """
+    by_quantizer = {
+        layer.input_quantizer: (network.get_submodule(norm), readers)
+        for norm, readers in norm_readers.items()
+        for layer in [network.get_submodule(readers[0])]
+    }
+    seen: dict[nn.Module, list[Tensor]] = {}
+
+    def collect(quantizer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        x = inputs[0]
+        sample = x.flatten(0, -2) if quantizer in by_quantizer else subsample(x)
+        seen.setdefault(quantizer, []).append(sample.clone())
+
+    handles = [q.register_forward_pre_hook(collect) for q in quantizers(network).values()]
+    for batch in batches:
+        network(batch)
+    for handle in handles:
+        handle.remove()
+    for quantizer, samples in seen.items():
+        values = torch.cat(samples)
+        if quantizer in by_quantizer:
+            norm, readers = by_quantizer[quantizer]
+            reparameterise(norm, [network.get_submodule(name) for name in readers], quantizer, values)
+        else:
+            quantizer.search_grid(values)
+    for layer in quant_layers(network).values():
+        layer.search_grid()
+
+
+def reparameterise(norm: nn.LayerNorm, readers: list[QuantLayer], quantizer: UniformQuantizer, tokens: Tensor) -> None:
+    """RepQ-ViT (Li et al. 2023): one step for all channels of a LayerNorm's output, without changing the function.
+
+    tokens: (n, channels). With per-channel steps s_c and zero points z_c, s and z their means (z rounded: a
+    fractional zero point is no integer grid), r = s_c / s and t = z s - z_c s_c / r: the norm's weight is divided by
+    r, its bias becomes bias / r - t, the readers' weight is multiplied by r and their bias grows by (W r) t.
+    """
+    sample = tokens[:: max(1, len(tokens) // ROWS)]
+    steps, zeros = search_asymmetric(sample, quantizer.bits, 1)
+    step, zero = steps.mean(), zeros.mean().round()
+    r = steps / step
+    t = zero * step - zeros * steps / r
+    norm.weight = nn.Parameter(norm.weight / r, requires_grad=False)
+    norm.bias = nn.Parameter(norm.bias / r - t, requires_grad=False)
+    for reader in readers:
+        weight = reader.weight * r
+        bias = reader.layer.bias if reader.layer.bias is not None else torch.zeros(len(weight))
+        reader.layer.weight = nn.Parameter(weight, requires_grad=False)
+        reader.layer.bias = nn.Parameter(bias + weight @ t, requires_grad=False)
+    quantizer.set_grid(step, zero)

@@ -1,0 +1,39 @@
+"""Bit policies: which tensors are excepted from a precision's nominal bits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline_lib.params.reconstruct import Precision
+
+EIGHT = 8
+
+
+@dataclass(frozen=True)
+class Bits:
+    """Of one layer: its weight, and the tensor it reads."""
+
+    weight: int
+    activation: int
+
+
+def is_vision_transformer(layers: Sequence[str]) -> bool:
+    """Whether the network has attention, by timm's names."""
+    return any(name.endswith("attn.qkv") for name in layers)
+
+
+def resolve(precision: Precision, layers: Sequence[str]) -> dict[str, Bits]:
+    """Bits of every layer, given in order of execution.
+
+    `qdrop`: weights of the first and last layer and the input of the first have 8 bits.
+    `brecq`: the input of the second layer too. `vit`: the input of the patch embedding alone. `all`: no exception.
+    """
+    policy = precision.vit_policy if is_vision_transformer(layers) else precision.cnn_policy
+    eight_weights = {layers[0], layers[-1]} if policy in ("brecq", "qdrop") else set()
+    eight_inputs = {"all": set(), "vit": {layers[0]}, "qdrop": {layers[0]}, "brecq": set(layers[:2])}[policy]
+    return {
+        name: Bits(
+            EIGHT if name in eight_weights else precision.weight_bits,
+            EIGHT if name in eight_inputs else precision.activation_bits,
+        )
+        for name in layers
+    }

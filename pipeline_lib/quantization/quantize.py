@@ -1,0 +1,157 @@
+"""Quantize a classifier on a calibration set, resumable at each unit."""
+
+import copy
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from pipeline_lib.artifacts.fingerprints import digest_code, digest_path
+from pipeline_lib.artifacts.records import read_json, write_json
+from pipeline_lib.artifacts.workdir import WorkDirectory
+from pipeline_lib.errors import InputError
+from pipeline_lib.fakequant.operators import backend
+from pipeline_lib.models.classifier import Classifier, load_classifier, read_card
+from pipeline_lib.models.preprocessing import Normaliser, Pixels
+from pipeline_lib.models.units import reconstruction_units
+from pipeline_lib.params.reconstruct import Precision, Reconstruct
+from pipeline_lib.progress import ProgressBar
+from pipeline_lib.quantization.attach import Scheme, attach, fold, make_scheme, quant_layers
+from pipeline_lib.quantization.capture import unit_inputs, unit_outputs
+from pipeline_lib.quantization.checkpoint import describe, restore, save_network, save_unit
+from pipeline_lib.quantization.dataflow import observe
+from pipeline_lib.quantization.initialise import layer_norm_readers, search_ranges
+from pipeline_lib.quantization.policies import is_vision_transformer
+from pipeline_lib.quantization.reconstruction import UnitData, reconstruct_unit
+
+MODEL, NEAREST, DESCRIPTION, BLOCKS = "model.safetensors", "nearest.safetensors", "quantization.json", "blocks.csv"
+BATCH = 64  # images of a forward pass that caches what units see
+
+
+def quantize(
+    calibration: Path,
+    classifier_folder: Path,
+    precision: Precision,
+    params: Reconstruct,
+    device: torch.device,
+    out: Path,
+) -> dict[str, Any]:
+    """Write `out`: the reconstructed and the round-to-nearest checkpoint, their description, a row a unit.
+
+    `calibration` is the images.npy of a calibration set, uint8 (n, h, w, 3). Returns facts for the provenance.
+
+    Raises:
+        InputError: the calibration set does not fit the network or is too small.
+    """
+    images = read_images(calibration)
+    classifier = load_classifier(classifier_folder)
+    height, width = classifier.data_config["input_size"][1:]
+    if images.shape[1:3] != (height, width):
+        raise InputError(
+            f"{calibration}: expected images of {height}x{width} for this network, found {images.shape[1]}x"
+            f"{images.shape[2]}; run `dvc repro` to calibrate anew"
+        )
+    if len(images) <= params.held_out:
+        raise InputError(
+            f"{calibration}: {len(images)} images, of which `reconstruct.held_out` keeps {params.held_out} back; "
+            "raise `calibrate.count` or lower `reconstruct.held_out` in params.yaml"
+        )
+    identity = {
+        "calibration": digest_path(calibration),
+        "classifier": digest_path(classifier_folder),
+        "precision": precision.model_dump(),
+        "params": params.model_dump(),
+        "code": digest_code(),
+    }
+    with WorkDirectory.locked("reconstruct", identity) as work:
+        normalise = Normaliser(classifier.data_config, device)
+        batches = [normalise(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
+        reference, quantized, scheme = _prepare(classifier, batches, precision, params, device)
+        names = list(scheme.bits)
+        family = params.vit if is_vision_transformer(names) else params.cnn
+        if not work.done(NEAREST):
+            with work.writing(NEAREST) as path:
+                save_network(path, _rounded_to_nearest(quantized))
+        units = [name for name, _ in reconstruction_units((n for n, _ in reference.named_modules()), names)]
+        seconds: dict[str, float] = {}
+        with ProgressBar(f"reconstruct {out.name}", len(units)) as bar:
+            for number, name in enumerate(units):
+                began, unit = time.monotonic(), quantized.get_submodule(name)
+                weights, row = f"unit-{number:03d}.safetensors", f"unit-{number:03d}.json"
+                if work.done(weights) and work.done(row):
+                    restore(work.units / weights, unit)
+                else:
+                    data = UnitData(unit_inputs(quantized, name, batches), *unit_outputs(reference, name, batches))
+                    result = reconstruct_unit(name, unit, data, params, family)
+                    with work.writing(weights) as path:
+                        save_unit(path, unit)
+                    with work.writing(row) as path:
+                        write_json(path, asdict(result))
+                    seconds[name] = round(time.monotonic() - began, 3)
+                rows = read_json(work.units / row)
+                bar.advance(1, f"{name}: loss {rows['loss_before']:.4g} -> {rows['loss_after']:.4g}")
+        table = pd.DataFrame([read_json(work.units / f"unit-{n:03d}.json") for n in range(len(units))])
+        with work.writing(BLOCKS) as path:
+            table.to_csv(path, index=False)
+        with work.writing(MODEL) as path:
+            save_network(path, quantized)
+        with work.writing(DESCRIPTION) as path:
+            card = read_card(classifier_folder)
+            write_json(path, describe(quantized, card, classifier.data_config, scheme))
+        work.finish(out, [MODEL, NEAREST, DESCRIPTION, BLOCKS])
+    return {
+        "device": str(device),
+        "fake_quant_backend": backend(device.type),
+        "calibration_images": len(images),
+        "unit_seconds_in_this_run": seconds,
+    }
+
+
+def read_images(path: Path) -> Pixels:
+    """The images of a calibration set, memory-mapped.
+
+    Raises:
+        InputError: absent, or not uint8 (n, h, w, 3).
+    """
+    try:
+        images: Pixels = np.load(path, mmap_mode="r")
+    except FileNotFoundError:
+        raise InputError(f"{path}: calibration set not found; `dvc repro` makes it") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not a numpy file ({error}); `dvc checkout` restores it") from None
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        raise InputError(f"{path}: expected uint8 (n, h, w, 3), found {images.dtype} {images.shape}")
+    return images
+
+
+def _prepare(
+    classifier: Classifier,
+    batches: list[torch.Tensor],
+    precision: Precision,
+    params: Reconstruct,
+    device: torch.device,
+) -> tuple[nn.Module, nn.Module, Scheme]:
+    """The float network with batch norm folded, its copy with quantizers whose grids are found, and the scheme."""
+    reference = classifier.network
+    blank = fold(reference, tuple(classifier.data_config["input_size"]))
+    quantized = copy.deepcopy(reference)
+    readers = layer_norm_readers(observe(quantized, blank))
+    scheme = make_scheme(quantized, blank, precision, params.softmax)
+    attach(quantized, blank, scheme)
+    reference.to(device, memory_format=torch.channels_last)
+    quantized.to(device, memory_format=torch.channels_last)
+    count = -(-params.range_images // BATCH)
+    search_ranges(quantized, batches[:count], readers)
+    return reference, quantized, scheme
+
+
+def _rounded_to_nearest(quantized: nn.Module) -> nn.Module:
+    rounded = copy.deepcopy(quantized)
+    for layer in quant_layers(rounded).values():
+        layer.freeze(layer.nearest())
+    return rounded

@@ -1,0 +1,168 @@
+"""Quantizers of activations, and layers that quantize their weight and what they read."""
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from pipeline_lib.fakequant.operators import fake_quant, fake_quant_drop, log_sqrt2_quant, soft_round
+from pipeline_lib.fakequant.reference import GAMMA, ZETA
+from pipeline_lib.quantization.ranges import search_asymmetric, search_symmetric, subsample
+
+
+class UniformQuantizer(nn.Module):
+    """Per-tensor uniform quantizer of an activation. It passes values through until it has a grid."""
+
+    step: Tensor
+    zero_point: Tensor
+
+    def __init__(self, bits: int, *, symmetric: bool) -> None:
+        super().__init__()
+        self.bits, self.symmetric, self.enabled = bits, symmetric, False
+        self.qmin, self.qmax = 0, 2**bits - 1
+        self.register_buffer("step", torch.tensor(1.0))
+        self.register_buffer("zero_point", torch.tensor(0.0))
+        self.learned = False  # a quantizer that several units share is learned with the first
+        self.log_step: nn.Parameter | None = None
+        self.keep = 1.0  # probability that a value is quantized
+        self.seed = torch.tensor(0)  # of the mask of kept values
+
+    def set_grid(self, step: Tensor, zero_point: Tensor) -> None:
+        """Quantize from now on."""
+        self.step, self.zero_point, self.enabled = step, zero_point, True
+
+    def search_grid(self, values: Tensor) -> None:
+        """Search the grid on a sample of the values to come."""
+        if self.symmetric:
+            step, zero_point, self.qmin, self.qmax = search_symmetric(subsample(values), self.bits)
+        else:
+            step, zero_point = search_asymmetric(subsample(values), self.bits, None)
+        self.set_grid(step, zero_point)
+
+    def learn(self, drop: float) -> nn.Parameter:
+        """Make the logarithm of the step a parameter, and let values stay float with probability `drop`."""
+        self.log_step, self.keep = nn.Parameter(self.step.log()), 1 - drop
+        return self.log_step
+
+    def freeze(self) -> None:
+        """Keep what was learned; nothing is dropped any more."""
+        if self.log_step is not None:
+            self.step, self.log_step, self.keep = self.log_step.detach().exp(), None, 1.0
+            self.learned = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Quantize and dequantize."""
+        if not self.enabled:
+            return x
+        step = self.step if self.log_step is None else self.log_step.exp()
+        if self.keep < 1:
+            return fake_quant_drop(x, step, self.zero_point, self.qmin, self.qmax, self.keep, self.seed)
+        return fake_quant(x, step, self.zero_point, self.qmin, self.qmax, None)
+
+
+class LogSqrt2Quantizer(nn.Module):
+    """Quantizer after softmax (RepQ-ViT); it has no form in an integer runtime: simulation only."""
+
+    step: Tensor
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.bits, self.enabled = bits, False
+        self.register_buffer("step", torch.tensor(1.0))
+
+    def search_grid(self, values: Tensor) -> None:
+        """The largest value is the first level."""
+        self.step, self.enabled = values.max(), True
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Quantize and dequantize."""
+        return log_sqrt2_quant(x, self.step, self.bits) if self.enabled else x
+
+
+Quantizer = UniformQuantizer | LogSqrt2Quantizer
+
+
+class QuantLayer(nn.Module):
+    """A convolution or linear layer with per-channel asymmetric integer weights and a quantizer on its input.
+
+    The layer goes through three states: float; learning, with soft rounding; and frozen, when its weight is
+    step * (integers - zero_point).
+    """
+
+    step: Tensor
+    zero_point: Tensor
+    integers: Tensor  # uint8, the shape of the weight
+
+    def __init__(self, layer: nn.Module, weight_bits: int, input_quantizer: UniformQuantizer) -> None:
+        super().__init__()
+        self.layer, self.weight_bits, self.input_quantizer = layer, weight_bits, input_quantizer
+        channels = self.weight.shape[0]
+        self.register_buffer("step", torch.ones(channels))
+        self.register_buffer("zero_point", torch.zeros(channels))
+        self.register_buffer("integers", torch.zeros(self.weight.shape, dtype=torch.uint8), persistent=False)
+        self.frozen = False
+        self._soft: nn.ParameterDict | None = None
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight that the layer computes with: float, or on the integer grid once it is frozen."""
+        weight: Tensor = self.layer.weight
+        return weight
+
+    @property
+    def qmax(self) -> int:
+        """Highest level; the lowest is 0."""
+        return int(2**self.weight_bits - 1)
+
+    def _per_channel(self, parameter: Tensor) -> Tensor:
+        return parameter.view(-1, *[1] * (self.weight.dim() - 1))
+
+    def search_grid(self) -> None:
+        """Search the grid of the float weight."""
+        self.step, self.zero_point = search_asymmetric(self.weight, self.weight_bits, 0)
+
+    def nearest(self) -> Tensor:
+        """Integers of the float weight, each rounded to nearest."""
+        ratio = torch.round(self.weight / self._per_channel(self.step)) + self._per_channel(self.zero_point)
+        return ratio.clamp(0, self.qmax).to(torch.uint8)
+
+    def freeze(self, integers: Tensor) -> None:
+        """Compute with integers from now on."""
+        self.integers, self._soft, self.frozen = integers, None, True
+        levels = integers.to(self.step.dtype) - self._per_channel(self.zero_point)
+        self.layer.weight = nn.Parameter(levels * self._per_channel(self.step), requires_grad=False)
+
+    def learn(self) -> tuple[nn.Parameter, nn.Parameter]:
+        """Begin soft rounding; the parameters are the rounding variable v and the logarithm of the step.
+
+        v starts where h(v) is the fraction of w / step, so that the soft weight is the float weight, clipped.
+        """
+        ratio = self.weight / self._per_channel(self.step)
+        base = ratio.floor()
+        self._base = base.to(torch.int16)
+        v = -torch.log((ZETA - GAMMA) / (ratio - base - GAMMA) - 1)
+        self._soft = nn.ParameterDict({"v": nn.Parameter(v), "log_step": nn.Parameter(self.step.log())})
+        self.beta, self.lam = torch.tensor(2.0), torch.tensor(0.0)
+        return self._soft["v"], self._soft["log_step"]
+
+    def harden(self) -> float:
+        """End soft rounding: up where v >= 0. Returns the share of integers that differ from nearest."""
+        assert self._soft is not None
+        nearest, v = self.nearest(), self._soft["v"].detach()
+        levels = self._base + (v >= 0).to(torch.int16) + self._per_channel(self.zero_point)
+        integers = levels.clamp(0, self.qmax).to(torch.uint8)
+        self.step = self._soft["log_step"].detach().exp()
+        self.freeze(integers)
+        return float((integers != nearest).float().mean())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer on the quantized input."""
+        x = self.input_quantizer(x)
+        if self._soft is None:
+            output: Tensor = self.layer(x)
+            return output
+        step = self._soft["log_step"].exp()
+        weight = soft_round(
+            self._soft["v"], self._base, step, self.zero_point, 0, self.qmax, self.beta, self.lam
+        )
+        soft: Tensor = functional_call(self.layer, {"weight": weight}, (x,))
+        return soft

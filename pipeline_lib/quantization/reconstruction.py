@@ -1,0 +1,130 @@
+"""Block reconstruction: a unit's rounding and steps are learned until its output is that of the float unit.
+
+BRECQ (Li et al. 2021) with AdaRound's soft rounding, learned activation steps, QDrop's mixing (Wei et al. 2022) and
+GENIE-M's learned weight steps (Jeon et al. 2023).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pipeline_lib.artifacts.fingerprints import seed_of
+from pipeline_lib.params.reconstruct import Family, Reconstruct
+from pipeline_lib.quantization.attach import quant_layers, quantizers
+from pipeline_lib.quantization.quantizers import QuantLayer, UniformQuantizer
+
+BETA_FIRST, BETA_LAST = 20.0, 2.0  # exponent of the rounding regulariser, linear in between
+
+
+@dataclass(frozen=True)
+class UnitData:
+    """What a unit sees: its input behind the quantized prefix and behind the float one, and its float output."""
+
+    quantized_input: Tensor
+    float_input: Tensor
+    target: Tensor
+
+    def split(self, held_out: int) -> tuple["UnitData", "UnitData"]:
+        """All but the last `held_out` images, and those."""
+        parts = [(t[:-held_out], t[-held_out:]) for t in (self.quantized_input, self.float_input, self.target)]
+        (q, f, y), (hq, hf, hy) = zip(*parts, strict=True)
+        return UnitData(q, f, y), UnitData(hq, hf, hy)
+
+
+@dataclass(frozen=True)
+class UnitResult:
+    """A row of blocks.csv. Losses: squared error summed over dimension 1, mean over the rest, nothing dropped."""
+
+    unit: str
+    loss_before: float  # rounded to nearest
+    loss_after: float
+    held_out_before: float
+    held_out_after: float
+    flipped: float  # share of integers that differ from nearest
+
+
+def reconstruction_error(output: Tensor, target: Tensor) -> Tensor:
+    """Squared error, summed over dimension 1 (channels of a CNN, tokens of a ViT), mean over the rest."""
+    return (output - target).square().sum(1).mean()
+
+
+@torch.no_grad()
+def unit_loss(unit: nn.Module, data: UnitData, batch_size: int = 64) -> float:
+    """Mean reconstruction error of the unit as it stands, on the quantized inputs."""
+    batches = zip(data.quantized_input.split(batch_size), data.target.split(batch_size), strict=True)
+    return sum(float(reconstruction_error(unit(x), y)) * len(x) for x, y in batches) / len(data.target)
+
+
+def reconstruct_unit(name: str, unit: nn.Module, data: UnitData, params: Reconstruct, family: Family) -> UnitResult:
+    """Learn the unit's roundings and steps, then freeze it.
+
+    The unit is a QuantLayer or holds some; the quantizers that its layers read through are learned with them.
+    """
+    layers = [unit] if isinstance(unit, QuantLayer) else list(quant_layers(unit).values())
+    activations = [q for q in quantizers(unit).values() if isinstance(q, UniformQuantizer) and not q.learned]
+    train, held_out = data.split(params.held_out)
+    with_nearest = {layer: layer.nearest() for layer in layers}
+    before = _loss_with(unit, layers, with_nearest, train), _loss_with(unit, layers, with_nearest, held_out)
+
+    roundings, weight_steps = zip(*(layer.learn() for layer in layers), strict=True)
+    activation_steps = [quantizer.learn(params.drop) for quantizer in activations]
+    optimiser = torch.optim.Adam(
+        [
+            {"params": roundings, "lr": family.learning_rate_rounding},
+            {"params": weight_steps, "lr": family.learning_rate_weight_step},
+            {"params": activation_steps, "lr": family.learning_rate_activation_step},
+        ]
+    )
+    rates = [group["lr"] for group in optimiser.param_groups]
+    seed = seed_of("reconstruct", params.seed, name)
+    generator = torch.Generator().manual_seed(seed)
+    lam, beta = torch.tensor(0.0), torch.tensor(BETA_FIRST)
+    for layer in layers:
+        layer.lam, layer.beta = lam, beta
+    warmup = int(params.warmup * family.iterations)
+    device, size = data.target.device, len(train.target)
+    scale: Tensor | None = None
+    for i in range(family.iterations):
+        progress = max(0.0, (i - warmup) / (family.iterations - warmup))
+        lam.fill_(family.rounding_weight if i >= warmup else 0.0)
+        beta.fill_(BETA_FIRST + (BETA_LAST - BETA_FIRST) * progress)
+        cosine = 0.5 * (1 + torch.cos(torch.tensor(torch.pi * i / family.iterations)).item())
+        for group, rate in zip(optimiser.param_groups[1:], rates[1:], strict=True):
+            group["lr"] = rate * cosine
+        for number, quantizer in enumerate(activations):
+            quantizer.seed.fill_((seed + i * len(activations) + number) % (1 << 62))
+        chosen = torch.randint(size, (min(params.batch_size, size),), generator=generator)
+        quantized, flt = train.quantized_input[chosen], train.float_input[chosen]
+        keep = torch.rand(quantized.shape, generator=generator) >= params.drop
+        loss = reconstruction_error(unit(torch.where(keep.to(device), quantized, flt)), train.target[chosen])
+        if family.normalise_loss:
+            scale = loss.detach() if scale is None else scale
+            loss = loss / scale
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+    flipped = [layer.harden() for layer in layers]
+    for quantizer in activations:
+        quantizer.freeze()
+    sizes = [layer.integers.numel() for layer in layers]
+    return UnitResult(
+        unit=name,
+        loss_before=before[0],
+        loss_after=unit_loss(unit, train),
+        held_out_before=before[1],
+        held_out_after=unit_loss(unit, held_out),
+        flipped=sum(f * n for f, n in zip(flipped, sizes, strict=True)) / sum(sizes),
+    )
+
+
+def _loss_with(unit: nn.Module, layers: list[QuantLayer], integers: dict[QuantLayer, Tensor], data: UnitData) -> float:
+    """Loss with these integers; the layers are float again afterwards."""
+    weights = [layer.layer.weight for layer in layers]
+    for layer in layers:
+        layer.freeze(integers[layer])
+    loss = unit_loss(unit, data)
+    for layer, weight in zip(layers, weights, strict=True):
+        layer.layer.weight, layer.frozen = weight, False
+    return loss

@@ -1,0 +1,1 @@
+"""Leaderboard, figures and the HTML report."""

@@ -1,0 +1,1 @@
+"""Rendering prompts into shards with a diffusion pipeline."""

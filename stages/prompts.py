@@ -1,0 +1,28 @@
+"""Write the prompts of a recipe."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline_lib.artifacts.provenance import recorded
+from pipeline_lib.artifacts.records import write_lines
+from pipeline_lib.params.base import read
+from pipeline_lib.params.prompts import Recipe
+from pipeline_lib.params.task import Task
+from pipeline_lib.prompts.strategies import write_prompts
+from pipeline_lib.prompts.vocabulary import read_vocabulary
+from stages.command import run
+
+
+def main(recipe: Annotated[str, typer.Argument(help="A key of `prompts` in params.yaml.")]) -> None:
+    """Write data/prompts/RECIPE.jsonl: a line a sample."""
+    params, task = read(Recipe, f"prompts.{recipe}"), read(Task, "task")
+    with recorded("prompts", recipe, packages=()) as facts:
+        rows = list(write_prompts(recipe, params, read_vocabulary(Path(task.classes))))
+        write_lines(Path("data/prompts") / f"{recipe}.jsonl", rows)
+        facts["prompts"] = len(rows)
+
+
+if __name__ == "__main__":
+    run(main)
