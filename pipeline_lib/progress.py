@@ -45,4 +45,6 @@ class ProgressBar:
         elif now - self._printed >= PLAIN_EVERY or self._done == self._total:
             self._printed = now
             left = (self._total - self._done) / self.rate if self.rate else 0
-            print(f"{self._title}: {self._done}/{self._total}, {left:.0f} s left, {figure}", file=sys.stderr, flush=True)
+            print(
+                f"{self._title}: {self._done}/{self._total}, {left:.0f} s left, {figure}", file=sys.stderr, flush=True
+            )

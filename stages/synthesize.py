@@ -17,7 +17,9 @@ from stages.command import run
 def main(recipe: Annotated[str, typer.Argument(help="A recipe whose prompts are in data/prompts.")]) -> None:
     """Render data/synthetic/RECIPE/: NNNNNN.tar and index.jsonl. A killed run continues at the next shard."""
     params, task, runtime = read(Synthesize, "synthesize"), read(Task, "task"), read(Runtime, "runtime")
-    with recorded("synthesize", recipe, packages=("torch", "diffusers", "transformers", "pillow", "webdataset")) as facts:
+    with recorded(
+        "synthesize", recipe, packages=("torch", "diffusers", "transformers", "pillow", "webdataset")
+    ) as facts:
         facts |= synthesize(
             prompts=Path("data/prompts") / f"{recipe}.jsonl",
             generator=Path(task.generator),

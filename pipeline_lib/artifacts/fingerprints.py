@@ -26,11 +26,8 @@ def digest_path(path: Path) -> str:
 
 def digest_code() -> str:
     """Hex SHA-256 of the first-party modules loaded now: work half done by other code is not continued."""
-    sources = {
-        name: sha256(Path(module.__file__))
-        for name, module in list(sys.modules.items())
-        if name.startswith("pipeline_lib") and getattr(module, "__file__", None)
-    }
+    modules = [(name, module.__file__) for name, module in list(sys.modules.items()) if name.startswith("pipeline_lib")]
+    sources = {name: sha256(Path(file)) for name, file in modules if file}
     return hashlib.sha256(json.dumps(sources, sort_keys=True).encode()).hexdigest()
 
 

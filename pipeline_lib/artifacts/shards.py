@@ -13,7 +13,6 @@ from PIL import Image
 
 from pipeline_lib.errors import InputError
 
-
 MEND = "delete it and run `dvc checkout`, or `dvc repro` to make it again"
 
 
@@ -60,6 +59,7 @@ def read_shard(path: Path) -> Iterator[Sample]:
 def _members(path: Path) -> Iterator[tuple[str, bytes, dict[str, Any]]]:
     """Key, PNG bytes and record of each sample. tarfile, unlike webdataset's reader, raises on a truncated file."""
     try:
+        _check_end(path)
         with tarfile.open(path, "r:") as tar:
             record: tuple[str, bytes] | None = None  # webdataset writes a sample's files in alphabetical order
             for member in tar:
@@ -81,3 +81,12 @@ def _members(path: Path) -> Iterator[tuple[str, bytes, dict[str, Any]]]:
         raise InputError(f"{path}: shard not found; `dvc checkout` or `dvc repro` brings it") from None
     except (tarfile.TarError, json.JSONDecodeError, OSError) as error:
         raise InputError(f"{path}: truncated or damaged shard ({error}); {MEND}") from None
+
+
+def _check_end(path: Path) -> None:
+    """A tar cut between two members still reads as a tar; only the zeros at its end tell."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 2 * tarfile.BLOCKSIZE))
+        if size % tarfile.RECORDSIZE or any(file.read()):
+            raise tarfile.ReadError("no end of archive")

@@ -20,29 +20,42 @@ def _reduce(elementwise: Tensor, axis: int | None) -> Tensor:
 
 
 def fake_quant(x: Tensor, step: Tensor, zero_point: Tensor, qmin: int, qmax: int, axis: int | None) -> Tensor:
-    """step * (clip(round(x / step) + zero_point, qmin, qmax) - zero_point)."""
+    """Give step * (clip(round(x / step) + zero_point, qmin, qmax) - zero_point)."""
     s, z = _along(step, x, axis), _along(zero_point, x, axis)
     return torch.div(x, s).round_().add_(z).clamp_(qmin, qmax).sub_(z).mul_(s)
 
 
-def fake_quant_backward(
-    grad: Tensor, x: Tensor, step: Tensor, zero_point: Tensor, qmin: int, qmax: int, axis: int | None
+def _straight_through(
+    x: Tensor, step: Tensor, zero_point: Tensor, qmin: int, qmax: int, axis: int | None
 ) -> tuple[Tensor, Tensor]:
-    """Straight-through gradient to x, and LSQ's to the step (Esser et al. 2020, without its scale factor)."""
+    """Where the grid does not clip, boolean; and the derivative by the step, element by element."""
     s, z = _along(step, x, axis), _along(zero_point, x, axis)
     ratio = torch.div(x, s)
     rounded = ratio.round()
     level = rounded + z
     clipped = level.clamp(qmin, qmax)
     inside = level == clipped
-    dstep = torch.where(inside, rounded.sub_(ratio), clipped.sub_(z)).mul_(grad)
-    return grad * inside, _reduce(dstep, axis)
+    return inside, torch.where(inside, rounded.sub_(ratio), clipped.sub_(z))
+
+
+def fake_quant_backward(
+    grad: Tensor, x: Tensor, step: Tensor, zero_point: Tensor, qmin: int, qmax: int, axis: int | None
+) -> tuple[Tensor, Tensor]:
+    """Straight-through gradient to x, and LSQ's to the step (Esser et al. 2020, without its scale factor)."""
+    inside, by_step = _straight_through(x, step, zero_point, qmin, qmax, axis)
+    return grad * inside, _reduce(by_step.mul_(grad), axis)
 
 
 def keep_mask(x: Tensor, p: float, seed: Tensor) -> Tensor:
-    """Boolean, true with probability p, a function of the seed and the shape alone."""
+    """Boolean, laid out in memory as x, true with probability p in steps of 1/256; a function of the seed alone."""
+    threshold = round(256 * p)
+    if threshold > 255:  # past the range of a byte
+        return torch.ones_like(x, dtype=torch.bool)
     generator = torch.Generator(device=x.device).manual_seed(int(seed))
-    return torch.empty(x.shape, device=x.device).uniform_(generator=generator) < p
+    # One byte an element, eight from each draw: drawing is the dearest part of QDrop on a CPU.
+    words = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device)
+    draws = words.random_(-(2**63), None, generator=generator).view(torch.uint8)
+    return draws.as_strided(x.shape, torch.empty_like(x, dtype=torch.uint8).stride()) < threshold
 
 
 def fake_quant_drop(
@@ -57,8 +70,9 @@ def fake_quant_drop_backward(
 ) -> tuple[Tensor, Tensor]:
     """Values that stayed float pass the gradient and give none to the step. The mask is made again, not stored."""
     mask = keep_mask(x, p, seed)
-    dx, dstep = fake_quant_backward(grad * mask, x, step, zero_point, qmin, qmax, None)
-    return torch.where(mask, dx, grad), dstep
+    inside, by_step = _straight_through(x, step, zero_point, qmin, qmax, None)
+    dstep = by_step.mul_(grad).mul_(mask).sum()
+    return grad * inside.logical_or_(mask.logical_not_()), dstep
 
 
 def soft_bits(v: Tensor) -> Tensor:

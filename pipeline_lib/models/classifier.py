@@ -66,7 +66,14 @@ def build(card: Card, *, pretrained: bool = False) -> torch.nn.Module:
         network = timm.create_model(card.timm, pretrained=pretrained, num_classes=card.num_classes, **arguments)
     except (TypeError, RuntimeError, OSError) as error:
         raise InputError(f"timm cannot build {card.timm!r}: {' '.join(str(error).split())}") from None
-    return network.eval().requires_grad_(False)
+    frozen: torch.nn.Module = network.eval().requires_grad_(False)
+    return frozen
+
+
+def resolve_data_config(folder: Path) -> dict[str, Any]:
+    """The timm data config of a classifier's folder, without its weights."""
+    card = read_card(folder)
+    return card.preprocessing or timm.data.resolve_data_config(pretrained_cfg=build(card).pretrained_cfg)
 
 
 def load_classifier(folder: Path) -> Classifier:
@@ -81,8 +88,7 @@ def load_classifier(folder: Path) -> Classifier:
     else:
         network = build(card)
         _load_weights(network, weights, card.sha256)
-    config = card.preprocessing or timm.data.resolve_model_data_config(network)
-    return Classifier(network, config)
+    return Classifier(network, resolve_data_config(folder))
 
 
 def _load_weights(network: torch.nn.Module, path: Path, expected: str) -> None:

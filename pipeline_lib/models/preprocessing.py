@@ -15,7 +15,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def resize_and_crop(data_config: dict[str, Any]) -> Callable[[Image.Image], Pixels]:
-    """timm's evaluation transform up to, and without, the conversion to floats: PIL -> uint8 (h, w, 3)."""
+    """Give timm's evaluation transform up to, and without, the conversion to floats: PIL -> uint8 (h, w, 3)."""
     whole = create_transform(**data_config, is_training=False)
     geometry = [t for t in whole.transforms if not isinstance(t, ToTensor | MaybeToTensor | Normalize)]
 

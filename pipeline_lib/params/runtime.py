@@ -11,4 +11,4 @@ class Runtime(Section):
     """Placement."""
 
     device: Literal["auto", "cpu", "cuda"]  # auto: CUDA where there is one
-    workers: Annotated[int, Field(ge=0)]  # processes of synthesis; 0: one for each visible GPU, or one
+    workers: Annotated[int, Field(ge=0)]  # processes of synthesis; 0: one for each GPU, or for each core up to 4

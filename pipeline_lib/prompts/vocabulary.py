@@ -64,7 +64,7 @@ def _named(rows: list[dict[str, str]]) -> list[ClassName]:
 def _resolve(path: Path, rows: list[dict[str, str]]) -> list[ClassName]:
     from timm.data import ImageNetInfo  # imports torch
 
-    info = ImageNetInfo("imagenet-22k")
+    info = ImageNetInfo()
     classes = []
     for position, row in enumerate(rows):
         try:

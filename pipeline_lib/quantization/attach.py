@@ -51,7 +51,7 @@ def fold(network: nn.Module, input_size: tuple[int, int, int]) -> torch.Tensor:
 
 
 def attach(folded: nn.Module, batch: torch.Tensor, scheme: Scheme) -> None:
-    """Replace, in place, every layer of the scheme and every attention. Layers that read one tensor share its quantizer.
+    """Replace, in place, every layer of the scheme and every attention; readers of one tensor share its quantizer.
 
     Nothing is quantized before the quantizers have their grids.
     """

@@ -16,8 +16,8 @@ class QuantAttention(nn.Module):
         super().__init__()
         if attention.gate is not None:
             raise InputError("gated attention cannot be quantized yet; choose another model")
-        for name, module in attention.named_children():
-            setattr(self, name, module)  # the children keep their names, so that weights load as before
+        self.qkv, self.q_norm, self.k_norm = attention.qkv, attention.q_norm, attention.k_norm
+        self.norm, self.proj, self.proj_drop = attention.norm, attention.proj, attention.proj_drop
         self.num_heads, self.head_dim, self.scale = attention.num_heads, attention.head_dim, attention.scale
         self.q_quantizer = UniformQuantizer(bits, symmetric=False)
         self.k_quantizer = UniformQuantizer(bits, symmetric=False)
@@ -26,8 +26,8 @@ class QuantAttention(nn.Module):
             LogSqrt2Quantizer(bits) if softmax == "log-sqrt2" else UniformQuantizer(bits, symmetric=True)
         )
 
-    def forward(self, x: Tensor, attn_mask: None = None, is_causal: bool = False) -> Tensor:
-        """(batch, tokens, channels) -> the same; masks are for text and are not taken."""
+    def forward(self, x: Tensor, attn_mask: None = None, is_causal: bool = False) -> Tensor:  # noqa: ARG002 timm passes both
+        """(batch, tokens, channels) -> the same; masks are for text and have no effect."""
         batch, tokens, _ = x.shape
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)

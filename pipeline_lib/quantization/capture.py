@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 
-class _Reached(Exception):
+class _UnitReached(Exception):  # noqa: N818 no error
     """Ends a forward pass at the unit."""
 
 
@@ -17,7 +17,7 @@ def unit_inputs(network: nn.Module, unit: str, batches: Sequence[Tensor]) -> Ten
 
     def stop(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         captured.append(inputs[0].clone())
-        raise _Reached
+        raise _UnitReached
 
     _run(network, network.get_submodule(unit).register_forward_pre_hook(stop), batches)
     return torch.cat(captured)
@@ -32,7 +32,7 @@ def unit_outputs(network: nn.Module, unit: str, batches: Sequence[Tensor]) -> tu
     def stop(_: nn.Module, read: tuple[Tensor, ...], written: Tensor) -> None:
         inputs.append(read[0].clone())
         outputs.append(written.clone())
-        raise _Reached
+        raise _UnitReached
 
     _run(network, network.get_submodule(unit).register_forward_hook(stop), batches)
     return torch.cat(inputs), torch.cat(outputs)
@@ -43,7 +43,7 @@ def _run(network: nn.Module, handle: "torch.utils.hooks.RemovableHandle", batche
         for batch in batches:
             try:
                 network(batch)
-            except _Reached:
+            except _UnitReached:
                 continue
     finally:
         handle.remove()

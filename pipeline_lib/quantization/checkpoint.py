@@ -115,5 +115,3 @@ def _state(module: nn.Module) -> dict[str, Tensor]:
     for name, layer in _layers(module).items():
         state[_join(name, "integers")] = pack(layer.integers.cpu(), layer.weight_bits)
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
-
-

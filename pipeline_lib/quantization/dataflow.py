@@ -33,7 +33,7 @@ def observe(network: nn.Module, batch: torch.Tensor) -> list[Call]:
     def hooks(name: str, module: nn.Module) -> Iterator[torch.utils.hooks.RemovableHandle]:
         yield module.register_forward_pre_hook(lambda _, inputs: reads.__setitem__(name, key(inputs[0])))
         yield module.register_forward_hook(
-            lambda _, inputs, output: calls.append(Call(name, module, reads[name], key(output)))
+            lambda _, __, output: calls.append(Call(name, module, reads[name], key(output)))
         )
 
     handles = [

@@ -17,10 +17,13 @@ def fold_batch_norm(network: nn.Module, batch: torch.Tensor) -> None:
         norm, convolution = call.module, makers.get(call.reads)
         if not isinstance(norm, nn.modules.batchnorm._BatchNorm) or convolution is None:
             continue
-        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        bias = convolution.bias if convolution.bias is not None else torch.zeros_like(norm.running_mean)
+        mean, var = norm.running_mean, norm.running_var
+        assert mean is not None
+        assert var is not None
+        scale = norm.weight / torch.sqrt(var + norm.eps)
+        bias = convolution.bias if convolution.bias is not None else torch.zeros_like(mean)
         convolution.weight = nn.Parameter(convolution.weight * scale.view(-1, 1, 1, 1), requires_grad=False)
-        convolution.bias = nn.Parameter(norm.bias + (bias - norm.running_mean) * scale, requires_grad=False)
+        convolution.bias = nn.Parameter(norm.bias + (bias - mean) * scale, requires_grad=False)
         parent, _, name = call.name.rpartition(".")
         # timm's BatchNormAct2d holds the activation that follows.
         setattr(network.get_submodule(parent), name, getattr(norm, "act", nn.Identity()))

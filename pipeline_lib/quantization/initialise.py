@@ -29,16 +29,17 @@ def search_ranges(network: nn.Module, batches: Sequence[Tensor], norm_readers: d
 
     Where LayerNorm feeds linear layers its channels differ too much for one step: the norm is reparameterised.
     """
-    by_quantizer = {
-        layer.input_quantizer: (network.get_submodule(norm), readers)
-        for norm, readers in norm_readers.items()
-        for layer in [network.get_submodule(readers[0])]
-    }
+    normalised: dict[nn.Module, tuple[nn.LayerNorm, list[QuantLayer]]] = {}
+    layers = quant_layers(network)
+    for norm_name, names in norm_readers.items():
+        norm, readers = network.get_submodule(norm_name), [layers[name] for name in names]
+        assert isinstance(norm, nn.LayerNorm)
+        normalised[readers[0].input_quantizer] = norm, readers
     seen: dict[nn.Module, list[Tensor]] = {}
 
     def collect(quantizer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         x = inputs[0]
-        sample = x.flatten(0, -2) if quantizer in by_quantizer else subsample(x)
+        sample = x.flatten(0, -2) if quantizer in normalised else subsample(x)
         seen.setdefault(quantizer, []).append(sample.clone())
 
     handles = [q.register_forward_pre_hook(collect) for q in quantizers(network).values()]
@@ -46,14 +47,13 @@ def search_ranges(network: nn.Module, batches: Sequence[Tensor], norm_readers: d
         network(batch)
     for handle in handles:
         handle.remove()
-    for quantizer, samples in seen.items():
-        values = torch.cat(samples)
-        if quantizer in by_quantizer:
-            norm, readers = by_quantizer[quantizer]
-            reparameterise(norm, [network.get_submodule(name) for name in readers], quantizer, values)
+    for quantizer in quantizers(network).values():
+        values = torch.cat(seen[quantizer])
+        if isinstance(quantizer, UniformQuantizer) and quantizer in normalised:
+            reparameterise(*normalised[quantizer], quantizer, values)
         else:
             quantizer.search_grid(values)
-    for layer in quant_layers(network).values():
+    for layer in layers.values():
         layer.search_grid()
 
 
@@ -73,7 +73,7 @@ def reparameterise(norm: nn.LayerNorm, readers: list[QuantLayer], quantizer: Uni
     norm.bias = nn.Parameter(norm.bias / r - t, requires_grad=False)
     for reader in readers:
         weight = reader.weight * r
-        bias = reader.layer.bias if reader.layer.bias is not None else torch.zeros(len(weight))
+        bias = reader.layer.bias if isinstance(reader.layer.bias, Tensor) else torch.zeros_like(weight[:, 0])
         reader.layer.weight = nn.Parameter(weight, requires_grad=False)
         reader.layer.bias = nn.Parameter(bias + weight @ t, requires_grad=False)
     quantizer.set_grid(step, zero)

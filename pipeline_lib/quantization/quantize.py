@@ -15,8 +15,9 @@ from pipeline_lib.artifacts.fingerprints import digest_code, digest_path
 from pipeline_lib.artifacts.records import read_json, write_json
 from pipeline_lib.artifacts.workdir import WorkDirectory
 from pipeline_lib.errors import InputError
-from pipeline_lib.fakequant.operators import backend
+from pipeline_lib.fakequant.operators import BACKEND
 from pipeline_lib.models.classifier import Classifier, load_classifier, read_card
+from pipeline_lib.models.device import place
 from pipeline_lib.models.preprocessing import Normaliser, Pixels
 from pipeline_lib.models.units import reconstruction_units
 from pipeline_lib.params.reconstruct import Precision, Reconstruct
@@ -106,7 +107,7 @@ def quantize(
         work.finish(out, [MODEL, NEAREST, DESCRIPTION, BLOCKS])
     return {
         "device": str(device),
-        "fake_quant_backend": backend(device.type),
+        "fake_quant_backend": BACKEND,
         "calibration_images": len(images),
         "unit_seconds_in_this_run": seconds,
     }
@@ -143,8 +144,7 @@ def _prepare(
     readers = layer_norm_readers(observe(quantized, blank))
     scheme = make_scheme(quantized, blank, precision, params.softmax)
     attach(quantized, blank, scheme)
-    reference.to(device, memory_format=torch.channels_last)
-    quantized.to(device, memory_format=torch.channels_last)
+    reference, quantized = place(reference, device), place(quantized, device)
     count = -(-params.range_images // BATCH)
     search_ranges(quantized, batches[:count], readers)
     return reference, quantized, scheme

@@ -54,9 +54,12 @@ class UniformQuantizer(nn.Module):
         if not self.enabled:
             return x
         step = self.step if self.log_step is None else self.log_step.exp()
+        quantized: Tensor
         if self.keep < 1:
-            return fake_quant_drop(x, step, self.zero_point, self.qmin, self.qmax, self.keep, self.seed)
-        return fake_quant(x, step, self.zero_point, self.qmin, self.qmax, None)
+            quantized = fake_quant_drop(x, step, self.zero_point, self.qmin, self.qmax, self.keep, self.seed)
+        else:
+            quantized = fake_quant(x, step, self.zero_point, self.qmin, self.qmax, None)
+        return quantized
 
 
 class LogSqrt2Quantizer(nn.Module):
@@ -105,7 +108,8 @@ class QuantLayer(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The weight that the layer computes with: float, or on the integer grid once it is frozen."""
-        weight: Tensor = self.layer.weight
+        weight = self.layer.weight
+        assert isinstance(weight, Tensor)
         return weight
 
     @property
@@ -161,8 +165,6 @@ class QuantLayer(nn.Module):
             output: Tensor = self.layer(x)
             return output
         step = self._soft["log_step"].exp()
-        weight = soft_round(
-            self._soft["v"], self._base, step, self.zero_point, 0, self.qmax, self.beta, self.lam
-        )
+        weight = soft_round(self._soft["v"], self._base, step, self.zero_point, 0, self.qmax, self.beta, self.lam)
         soft: Tensor = functional_call(self.layer, {"weight": weight}, (x,))
         return soft

@@ -4,14 +4,17 @@ BRECQ (Li et al. 2021) with AdaRound's soft rounding, learned activation steps, 
 GENIE-M's learned weight steps (Jeon et al. 2023).
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from pipeline_lib.artifacts.fingerprints import seed_of
+from pipeline_lib.fakequant.reference import keep_mask
 from pipeline_lib.params.reconstruct import Family, Reconstruct
 from pipeline_lib.quantization.attach import quant_layers, quantizers
+from pipeline_lib.quantization.policies import EIGHT
 from pipeline_lib.quantization.quantizers import QuantLayer, UniformQuantizer
 
 BETA_FIRST, BETA_LAST = 20.0, 2.0  # exponent of the rounding regulariser, linear in between
@@ -59,10 +62,13 @@ def unit_loss(unit: nn.Module, data: UnitData, batch_size: int = 64) -> float:
 def reconstruct_unit(name: str, unit: nn.Module, data: UnitData, params: Reconstruct, family: Family) -> UnitResult:
     """Learn the unit's roundings and steps, then freeze it.
 
-    The unit is a QuantLayer or holds some; the quantizers that its layers read through are learned with them.
+    The unit is a QuantLayer or holds some; the quantizers that its layers read through are learned with them. Where
+    all of them have 8 bits there is next to nothing to gain: the unit keeps rounding to nearest.
     """
     layers = [unit] if isinstance(unit, QuantLayer) else list(quant_layers(unit).values())
     activations = [q for q in quantizers(unit).values() if isinstance(q, UniformQuantizer) and not q.learned]
+    eight_bits = all(bits == EIGHT for bits in [*(x.weight_bits for x in layers), *(q.bits for q in activations)])
+    iterations = 0 if eight_bits else family.iterations
     train, held_out = data.split(params.held_out)
     with_nearest = {layer: layer.nearest() for layer in layers}
     before = _loss_with(unit, layers, with_nearest, train), _loss_with(unit, layers, with_nearest, held_out)
@@ -82,22 +88,23 @@ def reconstruct_unit(name: str, unit: nn.Module, data: UnitData, params: Reconst
     lam, beta = torch.tensor(0.0), torch.tensor(BETA_FIRST)
     for layer in layers:
         layer.lam, layer.beta = lam, beta
-    warmup = int(params.warmup * family.iterations)
-    device, size = data.target.device, len(train.target)
+    warmup = int(params.warmup * iterations)
+    size = len(train.target)
     scale: Tensor | None = None
-    for i in range(family.iterations):
-        progress = max(0.0, (i - warmup) / (family.iterations - warmup))
+    for i in range(iterations):
+        progress = max(0.0, (i - warmup) / (iterations - warmup))
         lam.fill_(family.rounding_weight if i >= warmup else 0.0)
         beta.fill_(BETA_FIRST + (BETA_LAST - BETA_FIRST) * progress)
-        cosine = 0.5 * (1 + torch.cos(torch.tensor(torch.pi * i / family.iterations)).item())
+        cosine = 0.5 * (1 + math.cos(math.pi * i / iterations))
         for group, rate in zip(optimiser.param_groups[1:], rates[1:], strict=True):
             group["lr"] = rate * cosine
+        draws = seed % (1 << 62) + i * (len(activations) + 1)
         for number, quantizer in enumerate(activations):
-            quantizer.seed.fill_((seed + i * len(activations) + number) % (1 << 62))
+            quantizer.seed.fill_(draws + number)
         chosen = torch.randint(size, (min(params.batch_size, size),), generator=generator)
         quantized, flt = train.quantized_input[chosen], train.float_input[chosen]
-        keep = torch.rand(quantized.shape, generator=generator) >= params.drop
-        loss = reconstruction_error(unit(torch.where(keep.to(device), quantized, flt)), train.target[chosen])
+        keep = keep_mask(quantized, 1 - params.drop, torch.tensor(draws + len(activations)))
+        loss = reconstruction_error(unit(torch.where(keep, quantized, flt)), train.target[chosen])
         if family.normalise_loss:
             scale = loss.detach() if scale is None else scale
             loss = loss / scale

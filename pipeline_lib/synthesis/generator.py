@@ -1,11 +1,13 @@
 """A diffusers text-to-image pipeline as a function from samples to images."""
 
+import logging
 import re
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
+import transformers
 from PIL import Image
 
 from pipeline_lib.artifacts.records import read_json
@@ -42,9 +44,12 @@ class Generator:
 
     def __init__(self, folder: Path, params: Synthesize, device: torch.device) -> None:
         source, revision = locate(folder)
+        for library in (diffusers.utils.logging, transformers.utils.logging):  # an error is raised, one line, below
+            library.disable_progress_bar()
+            library.set_verbosity(logging.CRITICAL)
         try:
             pipeline = diffusers.DiffusionPipeline.from_pretrained(
-                source, revision=revision, torch_dtype=getattr(torch, params.dtype), use_safetensors=True
+                source, revision=revision, dtype=getattr(torch, params.dtype), use_safetensors=True
             )
         except (OSError, ValueError) as error:
             raise InputError(f"{folder}: diffusers cannot load the generator: {' '.join(str(error).split())}") from None

@@ -21,6 +21,7 @@ from pipeline_lib.synthesis.generator import Generator, locate
 from pipeline_lib.synthesis.plan import Shard, plan_shards
 
 INDEX = "index.jsonl"
+MOST_CPU_WORKERS = 4  # each holds its own copy of the generator
 
 
 def devices(runtime: Runtime) -> list[torch.device]:
@@ -34,13 +35,13 @@ def devices(runtime: Runtime) -> list[torch.device]:
         raise InputError("params.yaml: `runtime.device` is cuda, but torch sees no CUDA device; set it to auto or cpu")
     if cuda and runtime.device != "cpu":
         return [torch.device("cuda", number % cuda) for number in range(runtime.workers or cuda)]
-    return [torch.device("cpu")] * (runtime.workers or 1)
+    return [torch.device("cpu")] * (runtime.workers or min(torch.get_num_threads(), MOST_CPU_WORKERS))
 
 
 def make_worker(generator: Path, params: Synthesize, placement: list[torch.device], number: int) -> Worker:
     """Load the pipeline on the worker's device; the result renders a shard into the bytes of its tar."""
-    if len(placement) > 1 and placement[number].type == "cpu":
-        torch.set_num_threads(max(1, torch.get_num_threads() // len(placement)))
+    if placement[number].type == "cpu":
+        torch.set_num_threads(1)  # another number gives other last bits; more workers are faster than more threads
     pipeline = Generator(generator, params, placement[number])
 
     def render(shard: Shard) -> bytes:

@@ -76,9 +76,7 @@ def compose_scenes(images: np.ndarray, indices: np.ndarray, seed: int) -> np.nda
     return scenes
 
 
-def compose_groups(
-    images: np.ndarray, labels: np.ndarray, count: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+def compose_groups(images: np.ndarray, labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Pictures of two (three quarters of them), three or four garments of different classes.
 
     Returns uint8 (count, 32, 32) and class indices int64 (count, 4), -1 where there are fewer.

@@ -1,4 +1,4 @@
-"""One classifier: `train_classifier.py DOMAIN MODEL`. On scenes from nothing, on clean pictures from the scenes' weights."""
+"""`train_classifier.py DOMAIN MODEL`: on scenes from nothing, on clean pictures from the weights for scenes."""
 
 import hashlib
 import json
@@ -78,7 +78,8 @@ def main(domain: str, name: str) -> None:
         return loss.detach()
 
     state = {"model": model, "optimizer": optimizer, "schedule": schedule}
-    train(f"{domain}-{name}", {**common, "models": p, "domain": domain}, steps, state, step)
+    identity = {**common, "models": {**p, "epochs": p["epochs"][domain]}, "domain": domain}
+    train(f"{domain}-{name}", identity, steps, state, step)
     top1 = accuracy(model, *dataset(domain, "test"), size)
     folder = WORLD / "classifiers" / domain / name
     folder.mkdir(parents=True, exist_ok=True)

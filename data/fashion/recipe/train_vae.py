@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-
 from garments import DERIVED, SIZE, load, pad, params
 from training import to_unit, train, warmup_cosine
 

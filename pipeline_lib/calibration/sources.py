@@ -1,0 +1,61 @@
+"""Where calibration images come from: rendered shards, noise, or real images."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pipeline_lib.artifacts.fingerprints import seed_of
+from pipeline_lib.artifacts.records import read_lines
+from pipeline_lib.artifacts.shards import Sample, read_shard
+from pipeline_lib.errors import InputError
+
+
+def synthetic(dataset: Path) -> Iterator[Sample]:
+    """The samples of a rendered dataset, in order, held against its index.
+
+    Raises:
+        InputError: a shard is absent, truncated, altered, or not the one that the index describes.
+    """
+    index = read_lines(dataset / "index.jsonl")
+    expected = iter(index)
+    for shard in dict.fromkeys(row["shard"] for row in index):
+        for sample in read_shard(dataset / shard):
+            row = next(expected, None)
+            if row != {**sample.record, "shard": shard}:
+                raise InputError(
+                    f"{dataset / shard}: sample {sample.key} is not what {dataset / 'index.jsonl'} says; "
+                    "delete the dataset and run `dvc checkout`, or `dvc repro` to make it again"
+                )
+            yield sample
+    missing = next(expected, None)
+    if missing is not None:
+        raise InputError(
+            f"{dataset / missing['shard']}: sample {missing['key']} of the index is missing from the shard"
+        )
+
+
+def real(path: Path) -> Iterator[Sample]:
+    """The samples of a tar, or of all tars of a folder in the order of their names.
+
+    Raises:
+        InputError: there is no tar, or one is truncated or altered.
+    """
+    tars = [path] if path.suffix == ".tar" else sorted(path.glob("*.tar"))
+    if not tars:
+        raise InputError(f"{path}: no tar shards of real images here; `task.real` in params.yaml names them")
+    for tar in tars:
+        yield from read_shard(tar)
+
+
+def noise(count: int, seed: int, data_config: dict[str, Any]) -> Iterator[Sample]:
+    """Gaussian noise in the network's input space: standard normal after normalisation, then rounded to pixels."""
+    channels, height, width = data_config["input_size"]
+    mean, std = np.array(data_config["mean"]), np.array(data_config["std"])
+    for number in range(count):
+        key = f"noise-{number:06d}"
+        normal = np.random.default_rng(seed_of("noise", seed, key)).standard_normal((height, width, channels))
+        pixels = np.clip(np.rint((normal * std + mean) * 255), 0, 255).astype(np.uint8)
+        yield Sample(Image.fromarray(pixels), {"key": key, "classes": []})

@@ -1,0 +1,89 @@
+"""Labelled test images: an idx pair, WebDataset tars, or one folder a class."""
+
+import gzip
+import io
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pipeline_lib.errors import InputError
+
+Labelled = tuple[str, Image.Image, int]  # key, image, class index
+
+
+def labelled_images(folder: Path) -> Iterator[Labelled]:
+    """The labelled images of a folder, in a fixed order, lazily.
+
+    Recognised: `images-idx3-ubyte.gz` with `labels-idx1-ubyte.gz` (MNIST's format); `*.tar` with an image and a `.cls`
+    a sample (WebDataset); otherwise one subfolder a class, in the order of their names (as ImageNet's synsets).
+
+    Raises:
+        InputError: the folder is absent or holds no images, or a file is damaged.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: labelled images not found; `task.labelled` in params.yaml names the folder")
+    if (folder / "images-idx3-ubyte.gz").exists():
+        images = _from_idx(folder)
+    elif tars := sorted(folder.glob("*.tar")):
+        images = (sample for tar in tars for sample in _from_tar(tar))
+    else:
+        images = _from_class_folders(folder)
+    first = next(images, None)
+    if first is None:
+        raise InputError(f"{folder}: no labelled images; expected an idx pair, tars, or a folder a class")
+    yield first
+    yield from images
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """An array of unsigned bytes in MNIST's gzipped idx format.
+
+    Raises:
+        InputError: absent or damaged.
+    """
+    try:
+        data = gzip.decompress(path.read_bytes())
+        rank = data[3]
+        shape = tuple(int(n) for n in np.frombuffer(data, ">i4", rank, 4))
+        return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(shape)
+    except (OSError, EOFError, ValueError, IndexError) as error:
+        raise InputError(
+            f"{path}: not a whole gzipped idx file ({error}); `git checkout -- {path}` restores it"
+        ) from None
+
+
+def _from_idx(folder: Path) -> Iterator[Labelled]:
+    images, labels = read_idx(folder / "images-idx3-ubyte.gz"), read_idx(folder / "labels-idx1-ubyte.gz")
+    if len(images) != len(labels):
+        raise InputError(f"{folder}: {len(images)} images but {len(labels)} labels")
+    pad = max(0, 32 - images.shape[1]) // 2  # the 28x28 originals stand in a black frame, as the networks know them
+    for number, (pixels, label) in enumerate(zip(images, labels, strict=True)):
+        yield f"{number:06d}", Image.fromarray(np.pad(pixels, pad)), int(label)
+
+
+def _from_tar(path: Path) -> Iterator[Labelled]:
+    try:
+        with tarfile.open(path, "r:") as tar:
+            pending: dict[str, dict[str, bytes]] = {}
+            for member in tar:
+                key, _, extension = member.name.rpartition(".")
+                file = tar.extractfile(member)
+                parts = pending.setdefault(key, {})
+                parts["cls" if extension == "cls" else "image"] = file.read() if file else b""
+                if len(parts) == 2:
+                    image = Image.open(io.BytesIO(parts["image"]))
+                    yield key, image, int(parts["cls"])
+                    del pending[key]
+    except (tarfile.TarError, OSError, ValueError) as error:
+        raise InputError(f"{path}: damaged tar of labelled images ({error})") from None
+
+
+def _from_class_folders(folder: Path) -> Iterator[Labelled]:
+    classes = sorted(path for path in folder.iterdir() if path.is_dir())
+    for label, path in enumerate(classes):
+        for file in sorted(path.iterdir()):
+            if file.suffix.lower() in (".jpeg", ".jpg", ".png"):
+                yield f"{path.name}/{file.name}", Image.open(file), label

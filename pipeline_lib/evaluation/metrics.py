@@ -1,0 +1,36 @@
+"""Accuracy with its uncertainty."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import binomtest
+
+Indices = npt.NDArray[np.int64]
+
+
+def summarise(
+    labels: Indices, top5: Indices, class_names: list[str], confidence: float, reference: Indices | None = None
+) -> dict[str, Any]:
+    """Percentages: top1 with its Wilson interval, top5, agreement with `reference`, top-1 by class.
+
+    labels: (n,). top5: (n, k), the k <= 5 likeliest classes, likeliest first. reference: (n,), the float network's
+    predictions.
+    """
+    predicted, n = top5[:, 0], len(labels)
+    interval = binomtest(int((predicted == labels).sum()), n).proportion_ci(confidence, method="wilson")
+    agreement = {} if reference is None else {"agreement": _percent(predicted == reference)}
+    return {
+        "top1": _percent(predicted == labels),
+        "top1_low": round(100 * float(interval.low), 3),
+        "top1_high": round(100 * float(interval.high), 3),
+        "top5": _percent((top5 == labels[:, None]).any(1)),
+        **agreement,
+        "per_class": {
+            name: _percent(predicted[labels == c] == c) for c, name in enumerate(class_names) if (labels == c).any()
+        },
+    }
+
+
+def _percent(hits: npt.NDArray[np.bool_]) -> float:
+    return round(100 * float(hits.mean()), 3)

@@ -1,0 +1,23 @@
+"""Where networks run."""
+
+import torch
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.params.runtime import Runtime
+
+
+def resolve_device(runtime: Runtime) -> torch.device:
+    """The device of `runtime.device`; auto is CUDA where there is one.
+
+    Raises:
+        InputError: CUDA was asked for and there is none.
+    """
+    if runtime.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("params.yaml: `runtime.device` is cuda, but torch sees no CUDA device; set it to auto or cpu")
+    use_cuda = runtime.device != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda" if use_cuda else "cpu")
+
+
+def place(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """Move a network to a device, convolutions in channels_last, which is worth a factor of three on a CPU."""
+    return network.to(device).to(memory_format=torch.channels_last)

@@ -1,0 +1,39 @@
+"""Quantize a classifier on a calibration set by block reconstruction."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline_lib.artifacts.provenance import recorded
+from pipeline_lib.models.device import resolve_device
+from pipeline_lib.params.base import read
+from pipeline_lib.params.reconstruct import Precision, Reconstruct
+from pipeline_lib.params.runtime import Runtime
+from pipeline_lib.params.task import Task
+from pipeline_lib.quantization.quantize import quantize
+from stages.command import run
+
+
+def main(
+    source: Annotated[str, typer.Argument(help="A source whose calibration set is in data/calibration.")],
+    model: Annotated[str, typer.Argument(help="A folder below `task.classifiers`.")],
+    precision: Annotated[str, typer.Argument(help="A key of `precisions` in params.yaml.")],
+) -> None:
+    """Write data/quantized/SOURCE-MODEL-PRECISION/. A killed run continues at the next unit."""
+    bits, params = read(Precision, f"precisions.{precision}"), read(Reconstruct, "reconstruct")
+    task, runtime = read(Task, "task"), read(Runtime, "runtime")
+    cell = f"{source}-{model}-{precision}"
+    with recorded("reconstruct", cell, packages=("torch", "timm", "safetensors")) as facts:
+        facts |= quantize(
+            calibration=Path("data/calibration") / f"{source}-{model}" / "images.npy",
+            classifier_folder=Path(task.classifiers) / model,
+            precision=bits,
+            params=params,
+            device=resolve_device(runtime),
+            out=Path("data/quantized") / cell,
+        )
+
+
+if __name__ == "__main__":
+    run(main)

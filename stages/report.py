@@ -1,0 +1,21 @@
+"""Write the leaderboard and the HTML report."""
+
+from pathlib import Path
+
+from pipeline_lib.artifacts.provenance import recorded
+from pipeline_lib.params.base import read
+from pipeline_lib.params.report import Report
+from pipeline_lib.params.task import Axes
+from pipeline_lib.report.page import write_report
+from stages.command import run
+
+
+def main() -> None:
+    """Write data/report/: index.html and leaderboard.csv, from what the other stages left in data/."""
+    axes, params = read(Axes, "axes"), read(Report, "report")
+    with recorded("report", "report", packages=("pandas", "matplotlib", "jinja2")) as facts:
+        facts |= write_report(Path("data"), axes, params, out=Path("data/report"))
+
+
+if __name__ == "__main__":
+    run(main)

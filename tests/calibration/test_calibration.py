@@ -1,0 +1,56 @@
+"""Calibration sets from every source, at each network's own input size."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline_lib.calibration.assemble import assemble
+from pipeline_lib.calibration.sources import noise
+from pipeline_lib.models.classifier import resolve_data_config
+from tests.conftest import edit_params
+
+
+def test_sources_and_sizes(workspace: Path, stage: Callable[..., int]) -> None:
+    assert stage("prompts", "mixup") == 0
+    assert stage("synthesize", "mixup") == 0
+    for source in ("mixup", "noise", "real"):
+        for model, size in (("resnet", 32), ("vit", 16)):
+            assert stage("calibrate", source, model) == 0
+            folder = workspace / f"data/calibration/{source}-{model}"
+            images = np.load(folder / "images.npy", mmap_mode="r")
+            assert images.dtype == np.uint8
+            assert images.shape == (24, size, size, 3)
+            table = pd.read_csv(folder / "samples.csv")
+            assert list(table) == ["key", "classes", "scores", "kept", "reason"]
+            assert table["kept"].all()
+            assert len(table) == 24
+
+
+def test_blank_images_keep_their_row_and_lose_their_place(workspace: Path, stage: Callable[..., int]) -> None:
+    edit_params(workspace / "params.yaml", **{"calibrate.count": 12})
+    assert stage("prompts", "single") == 0
+    assert stage("synthesize", "single") == 0
+    from pipeline_lib.calibration.sources import synthetic
+
+    samples = list(synthetic(workspace / "data/synthetic/single"))
+    for sample in samples[::2]:
+        sample.record["blank"] = True
+    config = resolve_data_config(workspace / "world/classifiers/vit")
+    facts = assemble(samples, 12, config, workspace / "out")
+    table = pd.read_csv(workspace / "out/samples.csv")
+    assert facts == {"images": 12, "blank_images_left_out": 12}
+    assert table["kept"].sum() == 12
+    assert set(table.loc[~table["kept"], "reason"]) == {"blank"}
+
+
+def test_noise_is_standard_normal_for_the_network_and_seeded() -> None:
+    config = {"input_size": [3, 32, 32], "mean": [0.5, 0.4, 0.3], "std": [0.1, 0.1, 0.1]}
+    images = np.stack([np.asarray(s.image) for s in noise(32, 0, config)])
+    normalised = (images / 255 - np.array(config["mean"])) / np.array(config["std"])
+    assert abs(normalised.mean()) < 0.02
+    assert abs(normalised.std() - 1) < 0.02
+    again = np.stack([np.asarray(s.image) for s in noise(8, 0, config)])
+    assert np.array_equal(again, images[:8]), "a shorter set is the beginning of a longer one"
+    assert not np.array_equal(images[0], np.asarray(next(noise(1, 1, config)).image))

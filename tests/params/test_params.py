@@ -1,0 +1,70 @@
+"""params.yaml: every mistake is one line that names file, key, value and what is allowed."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.params.base import read
+from pipeline_lib.params.everything import read_everything
+from pipeline_lib.params.prompts import Recipe
+from pipeline_lib.params.synthesize import Synthesize
+from tests.conftest import ROOT, edit_params
+
+PRESETS = ROOT / "pipeline_lib/presets"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    copy = tmp_path / "params.yaml"
+    copy.write_text((ROOT / "params.yaml").read_text())
+    return copy
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS.glob("*.yaml")), ids=lambda p: p.stem)
+def test_presets_are_valid(preset: Path) -> None:
+    read_everything(preset)
+
+
+def test_params_file_is_the_default_preset() -> None:
+    assert (ROOT / "params.yaml").read_text() == (PRESETS / "default.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("synthesize.stepz", 3, "unknown key `synthesize.stepz`"),
+        ("synthesize.steps", "12", "`synthesize.steps` is '12'"),
+        ("synthesize.steps", 0, "greater than or equal to 1"),
+        ("synthesize.dtype", "float64", "'float32', 'float16' or 'bfloat16'"),
+        ("prompts.mixup.classes_per_prompt", 1, "mixup 2 or more"),
+        ("prompts.single.templates", ["no place"], "exactly one {}"),
+        ("precisions.w2a4.weight_bits", 1, "greater than or equal to 2"),
+        ("axes.sources", ["noise"], "recipes, noise and real together"),
+        ("axes.precisions", ["w9a9"], "axes.precisions names w9a9"),
+        ("runtime.device", "tpu", "'auto', 'cpu' or 'cuda'"),
+    ],
+)
+def test_mistakes(path: Path, key: str, value: object, said: str) -> None:
+    edit_params(path, **{key: value})
+    with pytest.raises(InputError) as error:
+        read_everything(path)
+    assert said in str(error.value)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_key_section_and_file(path: Path) -> None:
+    content = yaml.safe_load(path.read_text())
+    del content["synthesize"]["steps"]
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(InputError, match=r"missing key `synthesize.steps`"):
+        read(Synthesize, "synthesize", path)
+    with pytest.raises(InputError, match=r"no key `prompts.triple`; there is single, mixup|mixup, single"):
+        read(Recipe, "prompts.triple", path)
+    with pytest.raises(InputError, match="preset default"):
+        read(Synthesize, "synthesize", path.with_name("absent.yaml"))
+    path.write_text("a: [1")
+    with pytest.raises(InputError, match="not valid YAML"):
+        read(Synthesize, "synthesize", path)

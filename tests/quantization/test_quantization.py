@@ -1,0 +1,232 @@
+"""Quantized networks: the same function where nothing is quantized, and every layer where it is."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from pipeline_lib.models.classifier import load_classifier
+from pipeline_lib.models.units import reconstruction_units
+from pipeline_lib.params.base import read
+from pipeline_lib.params.reconstruct import Precision, Reconstruct
+from pipeline_lib.quantization.attach import attach, fold, make_scheme, quant_layers, quantizers
+from pipeline_lib.quantization.checkpoint import load_quantized
+from pipeline_lib.quantization.dataflow import layers, observe
+from pipeline_lib.quantization.initialise import layer_norm_readers, search_ranges
+from pipeline_lib.quantization.packing import pack, unpack
+from pipeline_lib.quantization.policies import Bits
+from pipeline_lib.quantization.quantize import quantize
+from pipeline_lib.quantization.ranges import search_asymmetric, search_symmetric
+
+FAMILIES = {
+    "resnet": ("resnet18", {"layers": (1, 1, 1, 1), "channels": (8, 8, 16, 16)}, 32),
+    "mobilenetv2": ("mobilenetv2_035", {}, 32),
+    "mobilenetv3": ("mobilenetv3_small_050", {}, 32),
+    "vit": ("vit_tiny_patch16_224", {"img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}, 16),
+}
+W2A4 = Precision(weight_bits=2, activation_bits=4, cnn_policy="brecq", vit_policy="vit")
+
+
+def network(family: str) -> tuple[nn.Module, torch.Tensor]:
+    name, arguments, size = FAMILIES[family]
+    torch.manual_seed(0)
+    built = timm.create_model(name, num_classes=10, **arguments).eval().requires_grad_(False)
+    for module in built.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+            module.weight.uniform_(0.5, 2)
+            module.bias.normal_(0, 0.1)
+        if isinstance(module, nn.LayerNorm):
+            module.weight.data.uniform_(0.2, 5)
+            module.bias.data.normal_()
+    return built, torch.randn(4, 3, size, size)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_folded_and_attached_but_off_is_the_float_network(family: str) -> None:
+    built, x = network(family)
+    expected = built(x)
+    blank = fold(built, tuple(x.shape[1:]))
+    assert not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in built.modules())
+    assert torch.allclose(built(x), expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
+    names = layers(observe(built, blank))
+    convolutions = {n for n, m in built.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+    assert set(names) == convolutions
+    attach(built, blank, make_scheme(built, blank, W2A4, "log-sqrt2"))
+    assert set(quant_layers(built)) == convolutions
+    assert torch.allclose(built(x), expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
+
+
+def test_attention_products_are_quantized() -> None:
+    built, x = network("vit")
+    blank = fold(built, tuple(x.shape[1:]))
+    attach(built, blank, make_scheme(built, blank, W2A4, "log-sqrt2"))
+    names = [n.removeprefix("blocks.0.attn.") for n in quantizers(built) if n.startswith("blocks.0.attn.")]
+    assert {"q_quantizer", "k_quantizer", "v_quantizer", "softmax_quantizer"} < set(names)
+
+
+def test_layer_norm_reparameterisation_keeps_the_function() -> None:
+    built, x = network("vit")
+    expected = built(x)
+    blank = fold(built, tuple(x.shape[1:]))
+    readers = layer_norm_readers(observe(built, blank))
+    assert readers == {
+        f"blocks.{i}.{n}": [f"blocks.{i}.{r}"] for i in (0, 1) for n, r in (("norm1", "attn.qkv"), ("norm2", "mlp.fc1"))
+    }
+    attach(built, blank, make_scheme(built, blank, W2A4, "log-sqrt2"))
+    before = built.blocks[0].norm1.weight.clone()
+    search_ranges(built, [x], readers)
+    assert not torch.equal(before, built.blocks[0].norm1.weight)
+    for quantizer in quantizers(built).values():
+        quantizer.enabled = False
+    assert torch.allclose(built(x), expected, atol=1e-6 * 10 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize(
+    ("policy", "eight_weights", "eight_inputs"),
+    [("brecq", {0, -1}, {0, 1}), ("qdrop", {0, -1}, {0}), ("all", set(), set())],
+)
+def test_policies_of_cnns(policy: str, eight_weights: set[int], eight_inputs: set[int]) -> None:
+    built, x = network("resnet")
+    blank = fold(built, tuple(x.shape[1:]))
+    scheme = make_scheme(built, blank, W2A4.model_copy(update={"cnn_policy": policy}), "log-sqrt2")
+    names = list(scheme.bits)
+    assert {n for n, b in scheme.bits.items() if b.weight == 8} == {names[i] for i in eight_weights}
+    assert {n for n, b in scheme.bits.items() if b.activation == 8} == {names[i] for i in eight_inputs}
+    assert scheme.bits["layer2.0.conv1"] == Bits(2, 4)
+
+
+def test_layers_that_read_one_tensor_share_its_quantizer() -> None:
+    built, x = network("resnet")
+    blank = fold(built, tuple(x.shape[1:]))
+    attach(built, blank, make_scheme(built, blank, W2A4, "log-sqrt2"))
+    block = built.layer3[0]
+    assert block.conv1.input_quantizer is block.downsample[0].input_quantizer
+    assert block.conv1.input_quantizer is not block.conv2.input_quantizer
+
+
+def test_units() -> None:
+    built, x = network("vit")
+    names = layers(observe(built, x))
+    units = reconstruction_units((n for n, _ in built.named_modules()), names)
+    assert [u for u, _ in units] == ["patch_embed.proj", "blocks.0", "blocks.1", "head"]
+    assert [n for _, members in units for n in members] == names
+    assert reconstruction_units(["a", "b.c"], ["a", "b.c"]) == [("a", ["a"]), ("b.c", ["b.c"])], (
+        "unknown: layer by layer"
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 8), st.integers(1, 40), st.integers(0, 1000))
+def test_packing_is_reversible_and_tight(bits: int, count: int, seed: int) -> None:
+    integers = torch.from_numpy(np.random.default_rng(seed).integers(0, 2**bits, (count, 3), dtype=np.uint8))
+    packed = pack(integers, bits)
+    assert packed.numel() == -(-count * 3 * bits // 8)
+    assert torch.equal(unpack(packed, bits, (count, 3)), integers)
+
+
+def test_ranges() -> None:
+    x = torch.randn(4, 1000, generator=torch.Generator().manual_seed(0)) * torch.tensor([[0.1], [1], [10], [1]])
+    x[3] = x[3].abs()
+    step, zero = search_asymmetric(x, 4, 0)
+    assert step[1] / step[0] == pytest.approx(10, rel=0.3)
+    assert zero[3] == 0
+    assert torch.equal(zero, zero.round())
+    one, _ = search_asymmetric(x[1], 4, None)
+    assert one == pytest.approx(step[1].item()), "all channels at once is each channel alone"
+    outlier = torch.cat([x[1], torch.tensor([100.0])])
+    assert search_symmetric(outlier, 4)[0] < 100 / 7
+    assert search_symmetric(x[3], 4)[2:] == (0, 15)
+    assert search_symmetric(x[1], 4)[2:] == (-8, 7)
+    assert search_asymmetric(torch.zeros(8), 4, None)[0] > 0
+
+
+@pytest.fixture
+def calibration(workspace: Path) -> dict[str, Path]:
+    paths = {}
+    for model, size in (("resnet", 32), ("vit", 16)):
+        paths[model] = workspace / f"{model}.npy"
+        np.save(paths[model], np.random.default_rng(0).integers(0, 256, (24, size, size, 3), dtype=np.uint8))
+    return paths
+
+
+def run(calibration: Path, model: str, out: Path, **changes: object) -> Path:
+    params = read(Reconstruct, "reconstruct").model_copy(update=changes)
+    quantize(calibration, Path("world/classifiers") / model, W2A4, params, torch.device("cpu"), out)
+    return out
+
+
+@pytest.mark.parametrize("model", ["resnet", "vit"])
+def test_checkpoint_gives_the_same_logits_bit_for_bit(calibration: dict[str, Path], model: str) -> None:
+    out = run(calibration[model], model, Path("out"))
+    assert {p.name for p in out.iterdir()} == {
+        "model.safetensors",
+        "nearest.safetensors",
+        "quantization.json",
+        "blocks.csv",
+    }
+    first, second = load_quantized(out).network, load_quantized(out).network
+    x = torch.randn(4, *load_quantized(out).data_config["input_size"])
+    assert torch.equal(first(x), second(x))
+    float_logits = load_classifier(Path("world/classifiers") / model).network(x)
+    assert not torch.equal(first(x), float_logits)
+    for layer in quant_layers(first).values():
+        assert layer.integers.max() <= layer.qmax
+        assert len(layer.weight[0].unique()) <= 2**layer.weight_bits
+
+
+def test_same_input_same_bytes_and_a_killed_run_ends_the_same(
+    calibration: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline_lib.quantization import quantize as module
+
+    whole = {p.name: p.read_bytes() for p in run(calibration["resnet"], "resnet", Path("whole")).iterdir()}
+    real, calls = module.reconstruct_unit, []
+
+    def failing(name: str, *arguments: object) -> object:
+        calls.append(name)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(name, *arguments)
+
+    monkeypatch.setattr(module, "reconstruct_unit", failing)
+    with pytest.raises(KeyboardInterrupt):
+        run(calibration["resnet"], "resnet", Path("out"))
+    assert not Path("out").exists()
+    again = {p.name: p.read_bytes() for p in run(calibration["resnet"], "resnet", Path("out")).iterdir()}
+    assert calls[2] == calls[3], "finished units are not done again"
+    assert calls[:2] + calls[3:] == ["conv1", "layer1.0", "layer2.0", "layer3.0", "layer4.0", "fc"]
+    assert again == whole
+
+
+@pytest.mark.parametrize("model", ["resnet", "vit"])
+def test_reconstruction_lowers_the_loss_of_a_unit(calibration: dict[str, Path], model: str) -> None:
+    import pandas as pd
+
+    params = read(Reconstruct, "reconstruct")
+    family = (params.vit if model == "vit" else params.cnn).model_copy(update={"iterations": 60})
+    out = run(calibration[model], model, Path("out"), **{"vit" if model == "vit" else "cnn": family})
+    table = pd.read_csv(out / "blocks.csv")
+    inner = table.iloc[1:-1]
+    assert (inner["loss_after"] < inner["loss_before"]).all(), table
+    assert (table["flipped"] <= 1).all()
+
+
+def test_soft_rounding_starts_at_the_float_weight() -> None:
+    built, x = network("resnet")
+    blank = fold(built, tuple(x.shape[1:]))
+    attach(built, blank, make_scheme(built, blank, W2A4.model_copy(update={"weight_bits": 8}), "log-sqrt2"))
+    layer = built.layer1[0].conv1
+    expected = copy.deepcopy(layer)(x[:, :1].expand(-1, 64, -1, -1))
+    layer.search_grid()
+    layer.learn()
+    soft = layer(x[:, :1].expand(-1, 64, -1, -1))
+    assert torch.allclose(soft, expected, atol=0.05 * expected.abs().max().item())
+    assert layer.harden() == 0.0, "unlearned roundings are to nearest"
