@@ -8,7 +8,7 @@ import typer
 from pipeline_lib.artifacts.provenance import recorded
 from pipeline_lib.calibration import sources
 from pipeline_lib.calibration.assemble import assemble
-from pipeline_lib.models.classifier import resolve_data_config
+from pipeline_lib.models.card import resolve_data_config
 from pipeline_lib.params.base import read
 from pipeline_lib.params.calibrate import Calibrate
 from pipeline_lib.params.task import Task
@@ -28,7 +28,7 @@ def main(
         samples = sources.real(Path(task.real))
     else:
         samples = sources.synthetic(Path("data/synthetic") / source)
-    with recorded("calibrate", name, packages=("pillow", "timm", "torchvision")) as facts:
+    with recorded("calibrate", name, packages=("pillow", "numpy")) as facts:
         facts |= assemble(samples, params.count, data_config, Path("data/calibration") / name)
 
 

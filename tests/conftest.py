@@ -114,7 +114,7 @@ def tiny_params() -> dict:
     params["reconstruct"].update(held_out=8, range_images=16, batch_size=8)
     params["reconstruct"]["cnn"].update(iterations=4)
     params["reconstruct"]["vit"].update(iterations=4)
-    params["evaluate"].update(batch_size=20, gap_images=16)
+    params["evaluate"].update(fraction=1.0, batch_size=20, gap_images=16)
     params["report"].update(samples=4)
     params["task"].update(
         generator="world/generator",

@@ -93,9 +93,9 @@ def test_every_room_is_listed() -> None:
     assert {p.parent.name for p in ROOT.glob("pipeline_lib/*/__init__.py")} == set(MAY_IMPORT)
 
 
-def test_prompts_and_report_load_without_torch() -> None:
+def test_these_stages_load_without_torch() -> None:
     """Importing torch costs seconds and these stages do not need it."""
-    for stage in ("prompts", "report"):
+    for stage in ("prompts", "calibrate", "report"):
         for path in closure(ROOT / "stages" / f"{stage}.py"):
             top_level = [n for n in ast.parse(path.read_text()).body if isinstance(n, ast.Import | ast.ImportFrom)]
             names = {a.name for n in top_level if isinstance(n, ast.Import) for a in n.names}

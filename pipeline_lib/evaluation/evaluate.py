@@ -11,14 +11,17 @@ import torch
 from torch import nn
 
 from pipeline_lib.artifacts.files import atomic_directory
+from pipeline_lib.artifacts.fingerprints import seed_of
 from pipeline_lib.artifacts.records import write_json
 from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.gap import unit_losses
 from pipeline_lib.evaluation.labelled import labelled_images
 from pipeline_lib.evaluation.metrics import Indices, summarise
-from pipeline_lib.models.classifier import load_classifier, read_card
+from pipeline_lib.models.card import read_card
+from pipeline_lib.models.classifier import load_classifier
 from pipeline_lib.models.device import place
-from pipeline_lib.models.preprocessing import Normaliser, Pixels, resize_and_crop
+from pipeline_lib.models.normalise import Normaliser
+from pipeline_lib.models.preprocessing import Pixels, resize_and_crop
 from pipeline_lib.params.evaluate import Evaluate
 from pipeline_lib.quantization.attach import fold
 from pipeline_lib.quantization.checkpoint import load_quantized
@@ -28,9 +31,11 @@ METRICS, PREDICTIONS, GAP = "metrics.json", "predictions.csv", "gap.csv"
 Batch = tuple[list[str], Pixels, Indices]
 
 
-def batches(folder: Path, data_config: dict[str, Any], size: int) -> Iterator[Batch]:
-    """Keys, uint8 images (n, h, w, 3) and labels of the labelled images, resized and cropped."""
-    transform, images = resize_and_crop(data_config), labelled_images(folder)
+def batches(folder: Path, data_config: dict[str, Any], params: Evaluate) -> Iterator[Batch]:
+    """Keys, uint8 images (n, h, w, 3) and labels of the chosen labelled images, resized and cropped."""
+    transform, size = resize_and_crop(data_config), params.batch_size
+    threshold = params.fraction * 2**63
+    images = (sample for sample in labelled_images(folder) if seed_of("evaluate", 0, sample[0]) < threshold)
     while chunk := list(islice(images, size)):
         keys, pictures, labels = zip(*chunk, strict=True)
         yield list(keys), np.stack([transform(p) for p in pictures]), np.array(labels, np.int64)
@@ -42,19 +47,19 @@ def predict(
     data_config: dict[str, Any],
     labelled: Path,
     classes: int,
-    size: int,
+    params: Evaluate,
     device: torch.device,
 ) -> tuple[list[str], Indices, dict[str, Indices]]:
     """Keys, labels (n,), and for each network its five likeliest classes (n, 5), from one reading of the images.
 
     Raises:
-        InputError: a label is not one of the `classes`.
+        InputError: a label is not one of the `classes`, or there is no image.
     """
     normalise = Normaliser(data_config, device)
     keys: list[str] = []
     labels: list[Indices] = []
     top5: dict[str, list[Indices]] = {name: [] for name in networks}
-    for batch_keys, pixels, batch_labels in batches(labelled, data_config, size):
+    for batch_keys, pixels, batch_labels in batches(labelled, data_config, params):
         x = normalise(pixels)
         keys += batch_keys
         if batch_labels.max() >= classes:
@@ -63,6 +68,8 @@ def predict(
         for name, network in networks.items():
             logits = network(x)
             top5[name].append(logits.topk(min(5, logits.shape[1])).indices.cpu().numpy())
+    if not keys:
+        raise InputError(f"{labelled}: no image chosen; raise `evaluate.fraction` in params.yaml")
     return keys, np.concatenate(labels), {name: np.concatenate(parts) for name, parts in top5.items()}
 
 
@@ -84,7 +91,7 @@ def evaluate_float(
     if classes != len(class_names):
         raise InputError(f"{classifier}: a network of {classes} classes, but `task.classes` lists {len(class_names)}")
     network = place(loaded.network, device)
-    keys, labels, top5 = predict({"float": network}, loaded.data_config, labelled, classes, params.batch_size, device)
+    keys, labels, top5 = predict({"float": network}, loaded.data_config, labelled, classes, params, device)
     with atomic_directory(out) as folder:
         summary = summarise(labels, top5["float"], class_names, params.confidence)
         write_json(folder / METRICS, {"model": model, "images": len(labels), "float": summary})
@@ -118,7 +125,7 @@ def evaluate_cell(
             ("nearest", load_quantized(quantized, NEAREST).network),
         )
     }
-    keys, labels, top5 = predict(networks, data_config, labelled, len(class_names), params.batch_size, device)
+    keys, labels, top5 = predict(networks, data_config, labelled, len(class_names), params, device)
     reference = pd.read_csv(float_evaluation / PREDICTIONS, dtype={"key": str})
     if reference["key"].tolist() != keys:
         raise InputError(f"{float_evaluation / PREDICTIONS}: of other images than {labelled}; run `dvc repro`")
@@ -148,7 +155,7 @@ def _gap(
     units = pd.read_csv(quantized / BLOCKS)["unit"].tolist()
     normalise, size, count = Normaliser(loaded.data_config, device), params.batch_size, params.gap_images
     seen = read_images(calibration)[:count]
-    unseen = np.concatenate([p for _, p, _ in islice(batches(labelled, loaded.data_config, size), -(-count // size))])
+    unseen = np.concatenate([p for _, p, _ in islice(batches(labelled, loaded.data_config, params), -(-count // size))])
     sets = {"calibration": seen, "labelled": unseen[:count]}
     losses = {
         name: unit_losses(reference, network, units, [normalise(x[i : i + size]) for i in range(0, len(x), size)])

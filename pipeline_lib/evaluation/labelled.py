@@ -59,9 +59,10 @@ def _from_idx(folder: Path) -> Iterator[Labelled]:
     images, labels = read_idx(folder / "images-idx3-ubyte.gz"), read_idx(folder / "labels-idx1-ubyte.gz")
     if len(images) != len(labels):
         raise InputError(f"{folder}: {len(images)} images but {len(labels)} labels")
-    pad = max(0, 32 - images.shape[1]) // 2  # the 28x28 originals stand in a black frame, as the networks know them
+    margin = max(0, 32 - images.shape[1]) // 2  # the 28x28 originals stand in a black frame, as the networks know them
+    images = np.pad(images, ((0, 0), (margin, margin), (margin, margin)))
     for number, (pixels, label) in enumerate(zip(images, labels, strict=True)):
-        yield f"{number:06d}", Image.fromarray(np.pad(pixels, pad)), int(label)
+        yield f"{number:06d}", Image.fromarray(pixels), int(label)
 
 
 def _from_tar(path: Path) -> Iterator[Labelled]:

@@ -123,7 +123,7 @@ def soft_round_backward(
 def log_sqrt2_quant(x: Tensor, d: Tensor, bits: int) -> Tensor:
     """RepQ-ViT's quantizer after softmax: q = round(-2 log2(x / d)); d * 2^(-q / 2), and 0 where q >= 2^bits."""
     q = torch.div(x, d).log2_().mul_(-2).round_().clamp_(min=0)
-    return torch.where(q >= 2**bits, 0.0, torch.exp2(q * -0.5).mul_(d))
+    return q.masked_fill_(q >= 2**bits, torch.inf).mul_(-0.5).exp2_().mul_(d)
 
 
 def log_sqrt2_quant_backward(grad: Tensor, x: Tensor, d: Tensor, bits: int) -> Tensor:

@@ -2,29 +2,16 @@
 
 import difflib
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from pydantic import Field
 from safetensors.torch import load_file
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.params.base import Section, validate
-
-
-class Card(Section):
-    """model.json: how to build the network, where its weights are, what images it expects."""
-
-    timm: str  # name in timm, with the tag of its weights if they come from the hub
-    arguments: dict[str, Any] = Field(default_factory=dict)  # of timm.create_model
-    num_classes: int
-    preprocessing: dict[str, Any] | None = None  # timm data config; null: that of the hub's weights
-    test_accuracy: float | None = None  # top-1, percent
-    sha256: str | None = None  # of model.safetensors; null: weights come from the hub
+from pipeline_lib.models.card import Card, read_card, resolve_data_config
 
 
 @dataclass(frozen=True)
@@ -33,21 +20,6 @@ class Classifier:
 
     network: torch.nn.Module
     data_config: dict[str, Any]
-
-
-def read_card(folder: Path) -> Card:
-    """The model.json of a classifier's folder.
-
-    Raises:
-        InputError: absent, not JSON, or not a card.
-    """
-    path = folder / "model.json"
-    try:
-        return validate(Card, json.loads(path.read_text()), "", path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no classifier here; `task.classifiers` in params.yaml names the folder") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not JSON ({error.msg})") from None
 
 
 def build(card: Card, *, pretrained: bool = False) -> torch.nn.Module:
@@ -68,12 +40,6 @@ def build(card: Card, *, pretrained: bool = False) -> torch.nn.Module:
         raise InputError(f"timm cannot build {card.timm!r}: {' '.join(str(error).split())}") from None
     frozen: torch.nn.Module = network.eval().requires_grad_(False)
     return frozen
-
-
-def resolve_data_config(folder: Path) -> dict[str, Any]:
-    """The timm data config of a classifier's folder, without its weights."""
-    card = read_card(folder)
-    return card.preprocessing or timm.data.resolve_data_config(pretrained_cfg=build(card).pretrained_cfg)
 
 
 def load_classifier(folder: Path) -> Classifier:

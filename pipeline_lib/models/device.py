@@ -7,7 +7,7 @@ from pipeline_lib.params.runtime import Runtime
 
 
 def resolve_device(runtime: Runtime) -> torch.device:
-    """The device of `runtime.device`; auto is CUDA where there is one.
+    """The device of `runtime.device`; auto is CUDA where there is one. On a CPU it also sets the number of threads.
 
     Raises:
         InputError: CUDA was asked for and there is none.
@@ -15,6 +15,8 @@ def resolve_device(runtime: Runtime) -> torch.device:
     if runtime.device == "cuda" and not torch.cuda.is_available():
         raise InputError("params.yaml: `runtime.device` is cuda, but torch sees no CUDA device; set it to auto or cpu")
     use_cuda = runtime.device != "cpu" and torch.cuda.is_available()
+    if not use_cuda:
+        torch.set_num_threads(runtime.threads)
     return torch.device("cuda" if use_cuda else "cpu")
 
 

@@ -1,42 +1,39 @@
-"""From PIL images to what a network reads, by timm's own data config."""
+"""From PIL images to what a network reads, by the fields of timm's data config. No torch: calibration does without."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
-from timm.data import create_transform
-from timm.data.transforms import MaybeToTensor
-from torchvision.transforms import Normalize, ToTensor
+
+from pipeline_lib.errors import InputError
 
 Pixels = npt.NDArray[np.uint8]
 
 
 def resize_and_crop(data_config: dict[str, Any]) -> Callable[[Image.Image], Pixels]:
-    """Give timm's evaluation transform up to, and without, the conversion to floats: PIL -> uint8 (h, w, 3)."""
-    whole = create_transform(**data_config, is_training=False)
-    geometry = [t for t in whole.transforms if not isinstance(t, ToTensor | MaybeToTensor | Normalize)]
+    """Give timm's evaluation transform up to, and without, the conversion to floats: PIL -> uint8 (h, w, 3).
+
+    The shorter side is resized to the input size divided by crop_pct, rounded down; then the centre is cropped.
+
+    Raises:
+        InputError: the data config crops in another way.
+    """
+    _, height, width = data_config["input_size"]
+    if height != width or data_config.get("crop_mode", "center") != "center":
+        raise InputError(f"preprocessing: expected square input and crop_mode center, found {data_config}")
+    shorter = math.floor(height / data_config["crop_pct"])
+    filter_ = Image.Resampling[data_config["interpolation"].upper()]
 
     def transform(image: Image.Image) -> Pixels:
         image = image.convert("RGB")
-        for step in geometry:
-            image = step(image)
-        return np.asarray(image)
+        scale = shorter / min(image.size)
+        size = tuple(shorter if side == min(image.size) else int(scale * side) for side in image.size)
+        if size != image.size:
+            image = image.resize(size, filter_)
+        left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
+        return np.asarray(image.crop((left, top, left + width, top + height)))
 
     return transform
-
-
-class Normaliser:
-    """uint8 (n, h, w, 3) -> float32 (n, 3, h, w), channels_last, normalised as the network was trained."""
-
-    def __init__(self, data_config: dict[str, Any], device: torch.device) -> None:
-        self._mean = torch.tensor(data_config["mean"], device=device).view(1, 3, 1, 1)
-        self._std = torch.tensor(data_config["std"], device=device).view(1, 3, 1, 1)
-
-    def __call__(self, pixels: Pixels) -> torch.Tensor:
-        """Normalise a batch."""
-        device = self._mean.device
-        batch = torch.from_numpy(np.array(pixels)).to(device).permute(0, 3, 1, 2)
-        return ((batch.float() / 255 - self._mean) / self._std).contiguous(memory_format=torch.channels_last)

@@ -32,7 +32,7 @@ class QuantAttention(nn.Module):
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)
         q, k = self.q_quantizer(self.q_norm(q)), self.k_quantizer(self.k_norm(k))
-        weights = self.softmax_quantizer((q @ k.transpose(-2, -1) * self.scale).softmax(-1))
+        weights = self.softmax_quantizer(((q * self.scale) @ k.transpose(-2, -1)).softmax(-1))
         mixed = (weights @ self.v_quantizer(v)).transpose(1, 2).reshape(batch, tokens, -1)
         output: Tensor = self.proj_drop(self.proj(self.norm(mixed)))
         return output

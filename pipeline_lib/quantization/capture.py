@@ -1,4 +1,4 @@
-"""What a unit reads and writes, by running its network no further than the unit."""
+"""What a unit reads and writes, by running no more of its network than is needed."""
 
 from collections.abc import Sequence
 
@@ -24,18 +24,9 @@ def unit_inputs(network: nn.Module, unit: str, batches: Sequence[Tensor]) -> Ten
 
 
 @torch.no_grad()
-def unit_outputs(network: nn.Module, unit: str, batches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """What the unit reads and what it writes, for all batches, in one tensor each."""
-    inputs: list[Tensor] = []
-    outputs: list[Tensor] = []
-
-    def stop(_: nn.Module, read: tuple[Tensor, ...], written: Tensor) -> None:
-        inputs.append(read[0].clone())
-        outputs.append(written.clone())
-        raise _UnitReached
-
-    _run(network, network.get_submodule(unit).register_forward_hook(stop), batches)
-    return torch.cat(inputs), torch.cat(outputs)
+def run_unit(unit: nn.Module, inputs: Tensor, batch_size: int) -> Tensor:
+    """What the unit writes for these inputs."""
+    return torch.cat([unit(batch) for batch in inputs.split(batch_size)])
 
 
 def _run(network: nn.Module, handle: "torch.utils.hooks.RemovableHandle", batches: Sequence[Tensor]) -> None:

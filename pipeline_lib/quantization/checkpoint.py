@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from pipeline_lib.artifacts.records import read_json
 from pipeline_lib.errors import InputError
-from pipeline_lib.models.classifier import Card, Classifier, build
+from pipeline_lib.models.card import Card
+from pipeline_lib.models.classifier import Classifier, build
 from pipeline_lib.params.base import validate
 from pipeline_lib.quantization.attach import Scheme, attach, fold, quant_layers, quantizers
 from pipeline_lib.quantization.packing import pack, unpack

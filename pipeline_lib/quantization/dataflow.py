@@ -1,7 +1,8 @@
 """Which module reads which tensor, observed in one forward pass: many timm models cannot be traced by torch.fx."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -20,8 +21,8 @@ class Call:
     writes: tuple[object, ...]
 
 
-def observe(network: nn.Module, batch: torch.Tensor) -> list[Call]:
-    """Calls of all convolutions, linear layers and normalisations, in order of execution."""
+def observe(network: nn.Module, batch: torch.Tensor, units: Collection[str] = ()) -> list[Call]:
+    """Calls of all convolutions, linear layers and normalisations, or of the modules named, as they end."""
     calls: list[Call] = []
     kept: list[torch.Tensor] = []  # alive, so that no address is used twice
     reads: dict[str, tuple[object, ...]] = {}
@@ -39,7 +40,7 @@ def observe(network: nn.Module, batch: torch.Tensor) -> list[Call]:
     handles = [
         handle
         for name, module in network.named_modules()
-        if isinstance(module, QUANTIZABLE + NORMALISATIONS)
+        if (name in units if units else isinstance(module, QUANTIZABLE + NORMALISATIONS))
         for handle in hooks(name, module)
     ]
     try:
@@ -60,3 +61,9 @@ def shared_inputs(calls: list[Call]) -> dict[str, str]:
     """For each layer the first layer that reads the same tensor (itself, mostly): they share a quantizer."""
     first: dict[tuple[object, ...], str] = {}
     return {c.name: first.setdefault(c.reads, c.name) for c in calls if isinstance(c.module, QUANTIZABLE)}
+
+
+def chained(network: nn.Module, batch: torch.Tensor, units: list[str]) -> set[str]:
+    """Units that read exactly what the unit before them writes."""
+    calls = {call.name: call for call in observe(network, batch, units)}
+    return {unit for before, unit in pairwise(units) if calls[unit].reads == calls[before].writes}

@@ -10,7 +10,7 @@ from pipeline_lib.quantization.dataflow import Call
 from pipeline_lib.quantization.quantizers import QuantLayer, UniformQuantizer
 from pipeline_lib.quantization.ranges import search_asymmetric, subsample
 
-ROWS = 1 << 12  # tokens that the ranges of LayerNorm channels are searched on
+ROWS = 1 << 10  # tokens that the ranges of LayerNorm channels are searched on
 
 
 def layer_norm_readers(calls: Sequence[Call]) -> dict[str, list[str]]:

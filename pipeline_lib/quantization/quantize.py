@@ -16,16 +16,18 @@ from pipeline_lib.artifacts.records import read_json, write_json
 from pipeline_lib.artifacts.workdir import WorkDirectory
 from pipeline_lib.errors import InputError
 from pipeline_lib.fakequant.operators import BACKEND
-from pipeline_lib.models.classifier import Classifier, load_classifier, read_card
+from pipeline_lib.models.card import read_card
+from pipeline_lib.models.classifier import Classifier, load_classifier
 from pipeline_lib.models.device import place
-from pipeline_lib.models.preprocessing import Normaliser, Pixels
+from pipeline_lib.models.normalise import Normaliser
+from pipeline_lib.models.preprocessing import Pixels
 from pipeline_lib.models.units import reconstruction_units
 from pipeline_lib.params.reconstruct import Precision, Reconstruct
 from pipeline_lib.progress import ProgressBar
 from pipeline_lib.quantization.attach import Scheme, attach, fold, make_scheme, quant_layers
-from pipeline_lib.quantization.capture import unit_inputs, unit_outputs
+from pipeline_lib.quantization.capture import run_unit, unit_inputs
 from pipeline_lib.quantization.checkpoint import describe, restore, save_network, save_unit
-from pipeline_lib.quantization.dataflow import observe
+from pipeline_lib.quantization.dataflow import chained, observe
 from pipeline_lib.quantization.initialise import layer_norm_readers, search_ranges
 from pipeline_lib.quantization.policies import is_vision_transformer
 from pipeline_lib.quantization.reconstruction import UnitData, reconstruct_unit
@@ -79,6 +81,8 @@ def quantize(
             with work.writing(NEAREST) as path:
                 save_network(path, _rounded_to_nearest(quantized))
         units = [name for name, _ in reconstruction_units((n for n, _ in reference.named_modules()), names)]
+        chain = chained(reference, batches[0][:1], units)
+        previous: UnitData | None = None  # of the unit before, if it was reconstructed in this run
         seconds: dict[str, float] = {}
         with ProgressBar(f"reconstruct {out.name}", len(units)) as bar:
             for number, name in enumerate(units):
@@ -86,8 +90,15 @@ def quantize(
                 weights, row = f"unit-{number:03d}.safetensors", f"unit-{number:03d}.json"
                 if work.done(weights) and work.done(row):
                     restore(work.units / weights, unit)
+                    previous = None
                 else:
-                    data = UnitData(unit_inputs(quantized, name, batches), *unit_outputs(reference, name, batches))
+                    if previous is not None and name in chain:
+                        before = quantized.get_submodule(units[number - 1])
+                        inputs = run_unit(before, previous.quantized_input, BATCH), previous.target
+                    else:
+                        inputs = unit_inputs(quantized, name, batches), unit_inputs(reference, name, batches)
+                    data = UnitData(*inputs, run_unit(reference.get_submodule(name), inputs[1], BATCH))
+                    previous = data
                     result = reconstruct_unit(name, unit, data, params, family)
                     with work.writing(weights) as path:
                         save_unit(path, unit)

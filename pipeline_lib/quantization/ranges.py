@@ -7,7 +7,7 @@ from pipeline_lib.fakequant.operators import fake_quant
 
 RATIOS = 100  # candidates of the clipping ratio
 NORM = 2.4  # exponent of the error, as in BRECQ, QDrop and GENIE
-SAMPLE = 1 << 16  # values of an activation that the search looks at
+SAMPLE = 1 << 14  # values of an activation that the search looks at
 
 
 def subsample(x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from pipeline_lib.quantization.attach import quant_layers, quantizers
 from pipeline_lib.quantization.policies import EIGHT
 from pipeline_lib.quantization.quantizers import QuantLayer, UniformQuantizer
 
+LOSS_IMAGES, LOSS_BATCH = 256, 64
 BETA_FIRST, BETA_LAST = 20.0, 2.0  # exponent of the rounding regulariser, linear in between
 
 
@@ -53,10 +54,11 @@ def reconstruction_error(output: Tensor, target: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def unit_loss(unit: nn.Module, data: UnitData, batch_size: int = 64) -> float:
-    """Mean reconstruction error of the unit as it stands, on the quantized inputs."""
-    batches = zip(data.quantized_input.split(batch_size), data.target.split(batch_size), strict=True)
-    return sum(float(reconstruction_error(unit(x), y)) * len(x) for x, y in batches) / len(data.target)
+def unit_loss(unit: nn.Module, data: UnitData) -> float:
+    """Mean reconstruction error of the unit as it stands, on the quantized inputs of the first LOSS_IMAGES images."""
+    inputs, targets = data.quantized_input[:LOSS_IMAGES], data.target[:LOSS_IMAGES]
+    batches = zip(inputs.split(LOSS_BATCH), targets.split(LOSS_BATCH), strict=True)
+    return sum(float(reconstruction_error(unit(x), y)) * len(x) for x, y in batches) / len(targets)
 
 
 def reconstruct_unit(name: str, unit: nn.Module, data: UnitData, params: Reconstruct, family: Family) -> UnitResult:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from pipeline_lib.calibration.assemble import assemble
 from pipeline_lib.calibration.sources import noise
-from pipeline_lib.models.classifier import resolve_data_config
+from pipeline_lib.models.card import resolve_data_config
 from tests.conftest import edit_params
 
 

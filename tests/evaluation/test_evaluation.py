@@ -14,7 +14,8 @@ from torch import nn
 from pipeline_lib.evaluation.gap import unit_losses
 from pipeline_lib.evaluation.labelled import labelled_images
 from pipeline_lib.evaluation.metrics import summarise
-from pipeline_lib.models.preprocessing import Normaliser, resize_and_crop
+from pipeline_lib.models.normalise import Normaliser
+from pipeline_lib.models.preprocessing import resize_and_crop
 
 
 def test_metrics() -> None:

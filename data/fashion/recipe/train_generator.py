@@ -132,7 +132,7 @@ def main() -> None:
     state = {"network": network, "optimizer": optimizer, "schedule": schedule, "ema": ema}
     train("generator", p, p["steps"], state, step)
     ema.copy_to(weights)
-    StableDiffusionPipeline(
+    pipeline = StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder.eval(),
         tokenizer=tokenizer,
@@ -141,7 +141,8 @@ def main() -> None:
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
-    ).save_pretrained(WORLD / "generator")
+    )
+    pipeline.to(dtype=torch.float16).save_pretrained(WORLD / "generator")  # half the bytes in git; loaded as float32
 
 
 if __name__ == "__main__":
