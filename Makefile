@@ -6,13 +6,15 @@ export PATH := $(BIN):$(PATH)
 
 .PHONY: repro test quality style
 
-# `dvc repro` alone does the same, one stage after the other; a CPU stage computes with one thread, so cells share cores.
+# `dvc repro` alone does the same, one stage after the other. A CPU stage computes with one thread, so cells share the
+# cores; `--single-item` keeps two of them from locking the stages that they have in common.
 JOBS ?= $(shell nproc)
-EACH = $$(( ($$(dvc stage list --name-only | grep -c '^evaluate@') + $(JOBS) - 1) / $(JOBS) ))
+CELLS = dvc stage list --name-only | grep -E '^(reconstruct|evaluate)@' | sort -t@ -k2,2 -k1,1r
 
 repro: $(VENV)/requirements.installed
 	dvc repro --glob 'calibrate*' 'evaluate-float@*'
-	dvc stage list --name-only | grep '^evaluate@' | xargs -P $(JOBS) -n $(EACH) dvc --wait-for-lock repro
+	$(CELLS) | xargs -P $(JOBS) -n $$(( 2 * (($$($(CELLS) | wc -l) / 2 + $(JOBS) - 1) / $(JOBS)) )) \
+		dvc --wait-for-lock repro --single-item
 	dvc repro
 
 test: $(VENV)/requirements-dev.installed
