@@ -29,11 +29,11 @@ def resize_and_crop(data_config: dict[str, Any]) -> Callable[[Image.Image], Pixe
 
     def transform(image: Image.Image) -> Pixels:
         image = image.convert("RGB")
-        scale = shorter / min(image.size)
-        size = tuple(shorter if side == min(image.size) else int(scale * side) for side in image.size)
-        if size != image.size:
-            image = image.resize(size, filter_)
-        left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
+        least = min(image.size)
+        across, down = (shorter if side == least else shorter * side // least for side in image.size)
+        if (across, down) != image.size:
+            image = image.resize((across, down), filter_)
+        left, top = round((across - width) / 2), round((down - height) / 2)
         return np.asarray(image.crop((left, top, left + width, top + height)))
 
     return transform

@@ -50,7 +50,7 @@ def contact_sheet(rows: list[torch.Tensor], path: Path) -> None:
 @torch.inference_mode()
 def main() -> None:
     p = params("quality")
-    pipeline = StableDiffusionPipeline.from_pretrained(WORLD / "generator")
+    pipeline = StableDiffusionPipeline.from_pretrained(WORLD / "generator", dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     names = [with_article(c["name"]) for c in CLASSES]
     labels = np.repeat(np.arange(len(names)), p["images_per_class"])
