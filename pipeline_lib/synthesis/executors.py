@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache, partial
 from multiprocessing.connection import wait
 
 from pipeline_lib.synthesis.plan import Shard
@@ -39,17 +40,20 @@ def run_shards(todo: Sequence[Shard], make_worker: MakeWorker, commit: Commit, w
             raise
 
 
-_worker: Worker
+_make: Callable[[], Worker]
 
 
 def _start(make_worker: MakeWorker, numbers: "multiprocessing.SimpleQueue[int]") -> None:
-    """Initialise a worker process, which must not outlive a killed parent."""
-    global _worker
+    """Initialise a worker process, which must not outlive a killed parent.
+
+    The model is loaded with the first shard: an error here would break the pool without saying why.
+    """
+    global _make
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
-    _worker = make_worker(numbers.get())
+    _make = cache(partial(make_worker, numbers.get()))
 
 
 def _render(shard: Shard) -> bytes:
-    return _worker(shard)
+    return _make()(shard)
