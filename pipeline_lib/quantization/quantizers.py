@@ -102,7 +102,6 @@ class QuantLayer(nn.Module):
         self.register_buffer("step", torch.ones(channels))
         self.register_buffer("zero_point", torch.zeros(channels))
         self.register_buffer("integers", torch.zeros(self.weight.shape, dtype=torch.uint8), persistent=False)
-        self.frozen = False
         self._soft: nn.ParameterDict | None = None
 
     @property
@@ -131,7 +130,7 @@ class QuantLayer(nn.Module):
 
     def freeze(self, integers: Tensor) -> None:
         """Compute with integers from now on."""
-        self.integers, self._soft, self.frozen = integers, None, True
+        self.integers, self._soft = integers, None
         levels = integers.to(self.step.dtype) - self._per_channel(self.zero_point)
         self.layer.weight = nn.Parameter(levels * self._per_channel(self.step), requires_grad=False)
 

@@ -135,5 +135,5 @@ def _loss_with(unit: nn.Module, layers: list[QuantLayer], integers: dict[QuantLa
         layer.freeze(integers[layer])
     loss = unit_loss(unit, data)
     for layer, weight in zip(layers, weights, strict=True):
-        layer.layer.weight, layer.frozen = weight, False
+        layer.layer.weight = weight
     return loss
