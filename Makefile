@@ -21,15 +21,19 @@ test: $(VENV)/requirements-dev.installed
 	$(MAKE) quality
 	pytest
 
+KERNELS = $(wildcard pipeline_lib/fakequant/csrc/*)
+
 quality: $(VENV)/requirements-dev.installed
 	ruff format --check .
 	ruff check .
+	clang-format --dry-run -Werror $(KERNELS)
 	mypy
 	codespell
 
 style: $(VENV)/requirements-dev.installed
 	ruff format .
 	ruff check --fix .
+	clang-format -i $(KERNELS)
 
 $(VENV)/%.installed: %.txt requirements.txt | $(VENV)
 	python -m pip install --quiet -r $<

@@ -33,6 +33,16 @@ def doctor() -> None:
     raise typer.Exit(exit_code(_examine))
 
 
+@app.command()
+def bench(
+    subject: Annotated[str, typer.Argument(help="fakequant.")],
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    out: Annotated[Path, typer.Option(help="CSV file to write.")] = Path("bench-fakequant.csv"),
+) -> None:
+    """Compare our operators with what else computes the same; a copy in the same run gives the scale."""
+    raise typer.Exit(exit_code(lambda: _bench(subject, device, out)))
+
+
 def _write_preset(name: str) -> None:
     presets = {path.stem: path.read_text(encoding="utf-8") for path in PRESETS.glob("*.yaml")}
     if name not in presets:
@@ -57,12 +67,36 @@ def _examine() -> None:
 
     import torch
 
-    from pipeline_lib.fakequant.operators import BACKEND
+    from pipeline_lib.fakequant import backend
 
     print(f"cpu: {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads")
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     print(f"gpu: {', '.join(names) or 'none; synthesis and reconstruction run on the CPU'}")
-    print(f"fake-quant operators: {BACKEND}")
+    for device in ("cpu", "cuda"):
+        print(f"fake-quant operators on {device}: {backend(device)}")
+
+
+def _bench(subject: str, device_name: str, out: Path) -> None:
+    if subject != "fakequant":
+        raise InputError(f"no benchmark {subject!r}; there is fakequant")
+    import torch
+
+    from pipeline_lib.bench.fakequant import compare_operators
+    from pipeline_lib.bench.step import compare_steps
+    from pipeline_lib.fakequant import backend
+
+    if device_name not in ("cpu", "cuda") or (device_name == "cuda" and not torch.cuda.is_available()):
+        raise InputError(f"--device: expected cpu, or cuda where torch sees one, found {device_name}")
+    device = torch.device(device_name)
+    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    print(f"{name}, torch {version('torch')}, operators {backend(device)}")
+    steps = compare_steps(device, PRESETS / "default.yaml")
+    print(steps.to_string(index=False, float_format="%.2f"))
+    table = compare_operators(device)
+    print(table.to_string(index=False, float_format="%.2f"))
+    with atomic(out) as path:
+        table.to_csv(path, index=False)
+    print(f"written to {out}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""Schemas, autograd and fakes of the operators; the backends only bring kernels."""
+"""The operators: schemas, autograd and fakes here; the backends only bring kernels."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pipeline_lib.fakequant import reference
+from pipeline_lib.fakequant.arguments import prepare
+from pipeline_lib.fakequant.backends import kernels
 
 _SCHEMAS = {
     "fake_quant": "(Tensor x, Tensor step, Tensor zero_point, int qmin, int qmax, int? axis) -> Tensor",
@@ -26,27 +29,43 @@ _SCHEMAS = {
         "(Tensor grad, Tensor v, Tensor base, Tensor step, Tensor zero_point, int qmin, int qmax,"
         " Tensor beta, Tensor lam) -> (Tensor, Tensor)"
     ),
+    "mix": "(Tensor x, Tensor y, float p, Tensor seed) -> Tensor",
     "log_sqrt2_quant": "(Tensor x, Tensor d, int bits) -> Tensor",
     "log_sqrt2_quant_backward": "(Tensor grad, Tensor x, Tensor d, int bits) -> Tensor",
 }
 
+
+def _implementation(name: str) -> Callable[..., Any]:
+    def run(*arguments: Any) -> Any:
+        prepared = prepare(name, *arguments)
+        x = prepared[0]
+        return getattr(kernels(x.device) if x.numel() else reference, name)(*prepared)
+
+    return run
+
+
 _library = torch.library.Library("mixq", "DEF")
 for _name, _schema in _SCHEMAS.items():
     _library.define(_name + _schema)
-    _library.impl(_name, getattr(reference, _name), "CompositeExplicitAutograd")
+    _library.impl(_name, _implementation(_name), "CompositeExplicitAutograd")
 
 
 def _fake_like_first(x: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(x)
 
 
-def _fake_pair(grad: Tensor, _: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    step = next(t for t in rest if isinstance(t, Tensor) and t.dtype.is_floating_point and t.dim() <= 1)
-    return torch.empty_like(grad), torch.empty_like(step)
+def _fake_like_second(grad: Tensor, x: Tensor, *_: Any) -> Tensor:  # noqa: ARG001 a backward's first argument
+    return torch.empty_like(x)
 
 
-for _name in ("fake_quant", "fake_quant_drop", "soft_round", "log_sqrt2_quant", "log_sqrt2_quant_backward"):
+def _fake_pair(grad: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:  # noqa: ARG001
+    step = next(t for t in rest if t.dtype.is_floating_point)
+    return torch.empty_like(x), torch.empty_like(step)
+
+
+for _name in ("fake_quant", "fake_quant_drop", "mix", "soft_round", "log_sqrt2_quant"):
     torch.library.register_fake(f"mixq::{_name}", _fake_like_first, lib=_library)
+torch.library.register_fake("mixq::log_sqrt2_quant_backward", _fake_like_second, lib=_library)
 for _name in ("fake_quant_backward", "fake_quant_drop_backward", "soft_round_backward"):
     torch.library.register_fake(f"mixq::{_name}", _fake_pair, lib=_library)
 
@@ -86,7 +105,5 @@ torch.library.register_autograd("mixq::log_sqrt2_quant", _log_sqrt2_grad, setup_
 fake_quant = torch.ops.mixq.fake_quant
 fake_quant_drop = torch.ops.mixq.fake_quant_drop
 soft_round = torch.ops.mixq.soft_round
+mix = torch.ops.mixq.mix
 log_sqrt2_quant = torch.ops.mixq.log_sqrt2_quant
-
-
-BACKEND = "reference"  # which implementation runs; it goes into the provenance of every quantized network

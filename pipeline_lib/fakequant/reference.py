@@ -1,6 +1,9 @@
 """The operators in plain PyTorch: their documentation, the oracle of the compiled backends, and what runs without them.
 
-Rounding is half to even; x / step is a true division, never a product with 1 / step, because ties differ.
+All of them compute in float32 and give back the dtype of their first argument. Every line is one IEEE operation an
+element, in the order of csrc/fake_quant_math.h, which repeats it: so all backends have the same bits. Rounding is half
+to even; x / step is a true division, never a product with 1 / step, because ties differ. exp2 and log2 are series, as
+each library rounds its own way.
 """
 
 import torch
@@ -8,6 +11,26 @@ from torch import Tensor
 
 # AdaRound's stretched sigmoid (Nagel et al. 2020): h(v) = clip((ZETA - GAMMA) sigmoid(v) + GAMMA, 0, 1).
 ZETA, GAMMA = 1.1, -0.1
+LOG2_E = 1.44269504088896341
+EXP2_SERIES = (  # (ln 2)^k / k!, from the sixth power down
+    1.5403530393381608e-4,
+    1.3333558146428441e-3,
+    9.6181291076284772e-3,
+    5.5504108664821580e-2,
+    2.4022650695910071e-1,
+    6.9314718055994531e-1,
+    1.0,
+)
+LOG2_SERIES = (  # 2 / (k ln 2), k = 9, 7, 5, 3, 1
+    3.2059889797532521e-1,
+    4.1219858311113240e-1,
+    5.7707801635558535e-1,
+    9.6179669392597560e-1,
+    2.8853900817779268,
+)
+SMALLEST = 1.17549435e-38  # normal float32
+QUARTER, HALF, THREE_QUARTERS = 0x1837F1, 0x3504F3, 0x5744FD  # mantissas of 2^(1/4), 2^(1/2) and 2^(3/4)
+TILE, LANES = 512, 32  # elements that share 32 counters of the mask's generator
 
 
 def _along(parameter: Tensor, x: Tensor, axis: int | None) -> Tensor:
@@ -16,13 +39,15 @@ def _along(parameter: Tensor, x: Tensor, axis: int | None) -> Tensor:
 
 
 def _reduce(elementwise: Tensor, axis: int | None) -> Tensor:
-    return elementwise.sum() if axis is None else elementwise.sum([d for d in range(elementwise.dim()) if d != axis])
+    """Sums in float64, so that the order of additions, which is each backend's own, does not show in float32."""
+    dimensions = None if axis is None else [d for d in range(elementwise.dim()) if d != axis]
+    return elementwise.sum(dimensions, dtype=torch.float64).float() if dimensions != [] else elementwise
 
 
 def fake_quant(x: Tensor, step: Tensor, zero_point: Tensor, qmin: int, qmax: int, axis: int | None) -> Tensor:
     """Give step * (clip(round(x / step) + zero_point, qmin, qmax) - zero_point)."""
     s, z = _along(step, x, axis), _along(zero_point, x, axis)
-    return torch.div(x, s).round_().add_(z).clamp_(qmin, qmax).sub_(z).mul_(s)
+    return torch.div(x.float(), s).round_().add_(z).clamp_(qmin, qmax).sub_(z).mul_(s).to(x.dtype)
 
 
 def _straight_through(
@@ -30,7 +55,7 @@ def _straight_through(
 ) -> tuple[Tensor, Tensor]:
     """Where the grid does not clip, boolean; and the derivative by the step, element by element."""
     s, z = _along(step, x, axis), _along(zero_point, x, axis)
-    ratio = torch.div(x, s)
+    ratio = torch.div(x.float(), s)
     rounded = ratio.round()
     level = rounded + z
     clipped = level.clamp(qmin, qmax)
@@ -46,16 +71,36 @@ def fake_quant_backward(
     return grad * inside, _reduce(by_step.mul_(grad), axis)
 
 
+def philox(counters: Tensor, seed: Tensor) -> Tensor:
+    """Philox4x32-10 (Salmon et al. 2011): four words, int64 (n, 4) below 2^32, of int64 (n,) counters and a seed."""
+    low = 0xFFFFFFFF
+    c0, c1 = counters & low, counters >> 32
+    c2, c3 = torch.zeros_like(c0), torch.zeros_like(c0)
+    k0, k1 = seed & low, (seed >> 32) & low
+    for _ in range(10):
+        a, b = c0 * 0xD2511F53, c2 * 0xCD9E8D57  # wraps; the bits are those of the unsigned product
+        c0, c1 = ((b >> 32) & low) ^ c1 ^ k0, b & low
+        c2, c3 = ((a >> 32) & low) ^ c3 ^ k1, a & low
+        k0, k1 = (k0 + 0x9E3779B9) & low, (k1 + 0xBB67AE85) & low
+    return torch.stack([c0, c1, c2, c3], 1)
+
+
 def keep_mask(x: Tensor, p: float, seed: Tensor) -> Tensor:
-    """Boolean, laid out in memory as x, true with probability p in steps of 1/256; a function of the seed alone."""
-    threshold = round(256 * p)
-    if threshold > 255:  # past the range of a byte
-        return torch.ones_like(x, dtype=torch.bool)
-    generator = torch.Generator(device=x.device).manual_seed(int(seed))
-    # One byte an element, eight from each draw: drawing is the dearest part of QDrop on a CPU.
-    words = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device)
-    draws = words.random_(-(2**63), None, generator=generator).view(torch.uint8)
-    return draws.as_strided(x.shape, torch.empty_like(x, dtype=torch.uint8).stride()) < threshold
+    """Boolean, laid out in memory as x, true with probability p in steps of 1/256; a function of seed and place alone.
+
+    One byte an element: word k of counter t * 32 + lane serves elements t * 512 + k * 128 + lane * 4 to + 3, counted
+    in memory, so that the threads of a warp touch consecutive memory. x must be dense.
+    """
+    tiles = max(1, -(-x.numel() // TILE))
+    words = philox(torch.arange(tiles * LANES, device=x.device), seed)
+    signed = words - ((words >> 31) << 32)
+    draws = signed.to(torch.int32).view(tiles, LANES, 4).transpose(1, 2).contiguous().view(torch.uint8).flatten()
+    return draws.as_strided(x.shape, x.stride()).short() < keep_threshold(p)  # 256 is past the range of a byte
+
+
+def keep_threshold(p: float) -> int:
+    """Bytes below it are kept."""
+    return round(256 * p)
 
 
 def fake_quant_drop(
@@ -71,13 +116,49 @@ def fake_quant_drop_backward(
     """Values that stayed float pass the gradient and give none to the step. The mask is made again, not stored."""
     mask = keep_mask(x, p, seed)
     inside, by_step = _straight_through(x, step, zero_point, qmin, qmax, None)
-    dstep = by_step.mul_(grad).mul_(mask).sum()
+    dstep = _reduce(by_step.mul_(grad).masked_fill_(~mask, 0), None)
     return grad * inside.logical_or_(mask.logical_not_()), dstep
+
+
+def mix(x: Tensor, y: Tensor, p: float, seed: Tensor) -> Tensor:
+    """QDrop's mixing of two tensors laid out alike: x with probability p, else y. It has no gradient."""
+    return torch.where(keep_mask(x, p, seed), x, y)
+
+
+def _series(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
+    value = torch.full_like(x, coefficients[0])
+    for coefficient in coefficients[1:]:
+        value.mul_(x).add_(coefficient)
+    return value
+
+
+def _exp2(t: Tensor) -> Tensor:
+    """2^t for t clamped to [-126, 127], within 2e-7."""
+    t = t.clamp(-126, 127)
+    n = t.round()
+    power = ((n.to(torch.int32) + 127) << 23).view(torch.float32)
+    return _series(EXP2_SERIES, t.sub_(n)).mul_(power)
+
+
+def _log2(x: Tensor) -> Tensor:
+    """log2 of positive normal numbers: the exponent, and 2 atanh((m - 1) / (m + 1)) / ln 2 of the mantissa."""
+    bits = x.view(torch.int32)
+    mantissa = bits & 0x7FFFFF
+    above = (mantissa >= HALF).to(torch.int32)
+    exponent = ((bits >> 23) - 127 + above).float()
+    m = (mantissa | ((127 - above) << 23)).view(torch.float32)
+    s = (m - 1).div_(m + 1)
+    return _series(LOG2_SERIES, s * s).mul_(s).add_(exponent)
+
+
+def sigmoid(v: Tensor) -> Tensor:
+    """1 / (1 + e^-v) of float32."""
+    return 1 / _exp2(v * -LOG2_E).add_(1)
 
 
 def soft_bits(v: Tensor) -> Tensor:
     """h(v): how far a weight is rounded up, in [0, 1]."""
-    return torch.sigmoid(v).mul_(ZETA - GAMMA).add_(GAMMA).clamp_(0, 1)
+    return sigmoid(v).mul_(ZETA - GAMMA).add_(GAMMA).clamp_(0, 1)
 
 
 def soft_round(
@@ -85,7 +166,7 @@ def soft_round(
 ) -> Tensor:
     """AdaRound weights, per channel on axis 0: step * (clip(base + h(v) + zero_point, qmin, qmax) - zero_point).
 
-    `base` is floor(w / step) at the start, int8 or wider, and stays. beta and lam matter in the backward alone.
+    `base` is floor(w / step) at the start, int8 or int16, and stays. beta and lam matter in the backward alone.
     """
     s, z = _along(step, v, 0), _along(zero_point, v, 0)
     return soft_bits(v).add_(base).add_(z).clamp_(qmin, qmax).sub_(z).mul_(s)
@@ -107,26 +188,43 @@ def soft_round_backward(
     Where h is clipped its gradient is exactly zero: that bit is frozen.
     """
     s, z = _along(step, v, 0), _along(zero_point, v, 0)
-    sigmoid = torch.sigmoid(v)
-    stretched = sigmoid * (ZETA - GAMMA) + GAMMA
+    probability = sigmoid(v)
+    stretched = probability * (ZETA - GAMMA) + GAMMA
     h = stretched.clamp(0, 1)
     level = h + base + z
     clipped = level.clamp(qmin, qmax)
     dstep = _reduce((clipped - z) * grad, 0)
-    centred = 2 * h - 1
-    regulariser = -2 * lam * beta * centred.abs().pow(beta - 1) * centred.sign()
-    dh = grad * s * (level == clipped) + regulariser
-    slope = (ZETA - GAMMA) * sigmoid * (1 - sigmoid) * ((stretched > 0) & (stretched < 1))
-    return dh * slope, dstep
+    centred = h * 2 - 1
+    distance = centred.abs().clamp_(SMALLEST, 1)
+    regulariser = _exp2(_log2(distance).mul_(beta - 1)).mul_(-2 * lam * beta).mul_(centred.sign())
+    through = grad * s * (level == clipped)
+    slope = probability * (ZETA - GAMMA) * (1 - probability) * ((stretched > 0) & (stretched < 1))
+    return (through + regulariser) * slope, dstep
+
+
+def rounding_regulariser(v: Tensor, beta: Tensor, lam: Tensor) -> Tensor:
+    """Value of AdaRound's regulariser, lam * sum(1 - |2 h - 1|^beta), to log; its gradient is in the backward above."""
+    return lam * (1 - (soft_bits(v) * 2 - 1).abs().pow(beta)).sum()
+
+
+def _log_sqrt2_level(r: Tensor, levels: int) -> tuple[Tensor, Tensor]:
+    """Levels max(0, round(-2 log2 r)) by exponent and thresholds of the mantissa; and where the value becomes 0."""
+    bits = r.view(torch.int32)
+    mantissa = bits & 0x7FFFFF
+    q = ((bits >> 23) & 255).sub_(127).mul_(-2)
+    q.sub_((mantissa >= QUARTER).int()).sub_((mantissa >= THREE_QUARTERS).int())
+    return q.clamp(min=0), (r < SMALLEST) | (q >= levels)
 
 
 def log_sqrt2_quant(x: Tensor, d: Tensor, bits: int) -> Tensor:
     """RepQ-ViT's quantizer after softmax: q = round(-2 log2(x / d)); d * 2^(-q / 2), and 0 where q >= 2^bits."""
-    q = torch.div(x, d).log2_().mul_(-2).round_().clamp_(min=0)
-    return q.masked_fill_(q >= 2**bits, torch.inf).mul_(-0.5).exp2_().mul_(d)
+    r = torch.div(x.float(), d)
+    q, dropped = _log_sqrt2_level(r, 2**bits)
+    power = ((127 - (q >> 1)) << 23).view(torch.float32)
+    odd = torch.where((q & 1).bool(), 0.707106781186547524, 1.0)
+    return torch.where(r.isnan(), r, power.mul_(odd).mul_(d).masked_fill_(dropped, 0)).to(x.dtype)
 
 
 def log_sqrt2_quant_backward(grad: Tensor, x: Tensor, d: Tensor, bits: int) -> Tensor:
     """Straight through, zero where the value was flushed to 0."""
-    q = torch.div(x, d).log2_().mul_(-2).round_()
-    return torch.where(q >= 2**bits, 0.0, grad)
+    return grad.masked_fill(_log_sqrt2_level(torch.div(x.float(), d), 2**bits)[1], 0)

@@ -15,7 +15,7 @@ from pipeline_lib.artifacts.fingerprints import digest_code, digest_path
 from pipeline_lib.artifacts.records import read_json, write_json
 from pipeline_lib.artifacts.workdir import WorkDirectory
 from pipeline_lib.errors import InputError
-from pipeline_lib.fakequant.operators import BACKEND
+from pipeline_lib.fakequant import backend
 from pipeline_lib.models.card import read_card
 from pipeline_lib.models.classifier import Classifier, load_classifier
 from pipeline_lib.models.device import place
@@ -70,6 +70,7 @@ def quantize(
         "precision": precision.model_dump(),
         "params": params.model_dump(),
         "code": digest_code(),
+        "operators": asdict(backend(device)),
     }
     with WorkDirectory.locked("reconstruct", identity) as work:
         normalise = Normaliser(classifier.data_config, device)
@@ -118,7 +119,7 @@ def quantize(
         work.finish(out, [MODEL, NEAREST, DESCRIPTION, BLOCKS])
     return {
         "device": str(device),
-        "fake_quant_backend": BACKEND,
+        "fake_quant_backend": str(backend(device)),
         "calibration_images": len(images),
         "unit_seconds_in_this_run": seconds,
     }

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from pipeline_lib.fakequant.operators import fake_quant, fake_quant_drop, log_sqrt2_quant, soft_round
+from pipeline_lib.fakequant import fake_quant, fake_quant_drop, log_sqrt2_quant, soft_round
 from pipeline_lib.fakequant.reference import GAMMA, ZETA
 from pipeline_lib.quantization.ranges import search_asymmetric, search_symmetric, subsample
 
@@ -41,6 +41,7 @@ class UniformQuantizer(nn.Module):
     def learn(self, drop: float) -> nn.Parameter:
         """Make the logarithm of the step a parameter, and let values stay float with probability `drop`."""
         self.log_step, self.keep = nn.Parameter(self.step.log()), 1 - drop
+        self.seed = torch.zeros((), dtype=torch.int64, device=self.step.device)
         return self.log_step
 
     def freeze(self) -> None:
@@ -141,10 +142,11 @@ class QuantLayer(nn.Module):
         """
         ratio = self.weight / self._per_channel(self.step)
         base = ratio.floor()
-        self._base = base.to(torch.int16)
+        lowest, highest = -1 - self._per_channel(self.zero_point), self.qmax - self._per_channel(self.zero_point)
+        self._base = base.clamp(lowest, highest).to(torch.int8 if self.weight_bits < 8 else torch.int16)
         v = -torch.log((ZETA - GAMMA) / (ratio - base - GAMMA) - 1)
         self._soft = nn.ParameterDict({"v": nn.Parameter(v), "log_step": nn.Parameter(self.step.log())})
-        self.beta, self.lam = torch.tensor(2.0), torch.tensor(0.0)
+        self.beta, self.lam = torch.tensor(2.0, device=v.device), torch.tensor(0.0, device=v.device)
         return self._soft["v"], self._soft["log_step"]
 
     def harden(self) -> float:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pipeline_lib.fakequant.operators import fake_quant
+from pipeline_lib.fakequant import fake_quant
 
 RATIOS = 100  # candidates of the clipping ratio
 NORM = 2.4  # exponent of the error, as in BRECQ, QDrop and GENIE

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline_lib.artifacts.fingerprints import seed_of
-from pipeline_lib.fakequant.reference import keep_mask
+from pipeline_lib.fakequant import mix
 from pipeline_lib.params.reconstruct import Family, Reconstruct
 from pipeline_lib.quantization.attach import quant_layers, quantizers
 from pipeline_lib.quantization.policies import EIGHT
@@ -87,7 +87,9 @@ def reconstruct_unit(name: str, unit: nn.Module, data: UnitData, params: Reconst
     rates = [group["lr"] for group in optimiser.param_groups]
     seed = seed_of("reconstruct", params.seed, name)
     generator = torch.Generator().manual_seed(seed)
-    lam, beta = torch.tensor(0.0), torch.tensor(BETA_FIRST)
+    device = train.target.device
+    lam, beta = torch.tensor(0.0, device=device), torch.tensor(BETA_FIRST, device=device)
+    seed_of_input = torch.zeros((), dtype=torch.int64, device=device)
     for layer in layers:
         layer.lam, layer.beta = lam, beta
     warmup = int(params.warmup * iterations)
@@ -105,8 +107,8 @@ def reconstruct_unit(name: str, unit: nn.Module, data: UnitData, params: Reconst
             quantizer.seed.fill_(draws + number)
         chosen = torch.randint(size, (min(params.batch_size, size),), generator=generator)
         quantized, flt = train.quantized_input[chosen], train.float_input[chosen]
-        keep = keep_mask(quantized, 1 - params.drop, torch.tensor(draws + len(activations)))
-        loss = reconstruction_error(unit(torch.where(keep, quantized, flt)), train.target[chosen])
+        mixed = mix(quantized, flt, 1 - params.drop, seed_of_input.fill_(draws + len(activations)))
+        loss = reconstruction_error(unit(mixed), train.target[chosen])
         if family.normalise_loss:
             scale = loss.detach() if scale is None else scale
             loss = loss / scale

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from pipeline_lib.fakequant import reference_only
 from pipeline_lib.models.classifier import load_classifier
 from pipeline_lib.models.units import reconstruction_units
 from pipeline_lib.params.base import read
@@ -204,6 +205,17 @@ def test_same_input_same_bytes_and_a_killed_run_ends_the_same(
     assert calls[2] == calls[3], "finished units are not done again"
     assert calls[:2] + calls[3:] == ["conv1", "layer1.0", "layer2.0", "layer3.0", "layer4.0", "fc"]
     assert again == whole
+
+
+@pytest.mark.parametrize("model", ["resnet", "vit"])
+def test_compiled_operators_and_the_reference_give_the_same_network(
+    calibration: dict[str, Path], model: str, tmp_path: Path
+) -> None:
+    compiled = run(calibration[model], model, tmp_path / "compiled")
+    with reference_only():
+        reference = run(calibration[model], model, tmp_path / "reference")
+    for name in ("model.safetensors", "nearest.safetensors"):
+        assert (compiled / name).read_bytes() == (reference / name).read_bytes()
 
 
 @pytest.mark.parametrize("model", ["resnet", "vit"])
