@@ -29,7 +29,8 @@ LOG2_SERIES = (  # 2 / (k ln 2), k = 9, 7, 5, 3, 1
     2.8853900817779268,
 )
 SMALLEST = 1.17549435e-38  # normal float32
-QUARTER, HALF, THREE_QUARTERS = 0x1837F1, 0x3504F3, 0x5744FD  # mantissas of 2^(1/4), 2^(1/2) and 2^(3/4)
+SQRT_HALF = 0x3F3504F3  # bits of 1 / sqrt 2
+QUARTER, THREE_QUARTERS = 0x1837F1, 0x5744FD  # mantissas of 2^(1/4) and 2^(3/4)
 TILE, LANES = 512, 32  # elements that share 32 counters of the mask's generator
 
 
@@ -143,10 +144,8 @@ def _exp2(t: Tensor) -> Tensor:
 def _log2(x: Tensor) -> Tensor:
     """log2 of positive normal numbers: the exponent, and 2 atanh((m - 1) / (m + 1)) / ln 2 of the mantissa."""
     bits = x.view(torch.int32)
-    mantissa = bits & 0x7FFFFF
-    above = (mantissa >= HALF).to(torch.int32)
-    exponent = ((bits >> 23) - 127 + above).float()
-    m = (mantissa | ((127 - above) << 23)).view(torch.float32)
+    exponent = (bits - SQRT_HALF) >> 23
+    m = (bits - (exponent << 23)).view(torch.float32)
     s = (m - 1).div_(m + 1)
     return _series(LOG2_SERIES, s * s).mul_(s).add_(exponent)
 
@@ -195,10 +194,10 @@ def soft_round_backward(
     clipped = level.clamp(qmin, qmax)
     dstep = _reduce((clipped - z) * grad, 0)
     centred = h * 2 - 1
-    distance = centred.abs().clamp_(SMALLEST, 1)
-    regulariser = _exp2(_log2(distance).mul_(beta - 1)).mul_(-2 * lam * beta).mul_(centred.sign())
-    through = grad * s * (level == clipped)
-    slope = probability * (ZETA - GAMMA) * (1 - probability) * ((stretched > 0) & (stretched < 1))
+    distance = centred.abs().clamp_(min=SMALLEST)
+    regulariser = torch.copysign(_exp2(_log2(distance).mul_(beta - 1)), centred).mul_(-2 * lam * beta)
+    through = torch.where(level == clipped, grad * s, 0)
+    slope = torch.where(stretched == h, probability * (ZETA - GAMMA) * (1 - probability), 0)
     return (through + regulariser) * slope, dstep
 
 

@@ -45,8 +45,12 @@ MIXQ unsigned short to_bfloat16(float value) {
     return static_cast<unsigned short>(value != value ? 0x7fc0u : rounded);
 }
 
-// NaN stays NaN.
-MIXQ float clamp(float x, float low, float high) { return x < low ? low : (x > high ? high : x); }
+// NaN stays NaN: these are x86's max and min, and PyTorch's clamp.
+MIXQ float at_least(float x, float low) { return x < low ? low : x; }
+MIXQ float at_most(float x, float high) { return x > high ? high : x; }
+MIXQ float clamp(float x, float low, float high) { return at_most(at_least(x, low), high); }
+
+constexpr float SMALLEST = 1.17549435e-38f;  // normal number
 
 // ---- fake_quant -----------------------------------------------------------------------------------------------------
 
@@ -120,9 +124,8 @@ MIXQ float exp2_clamped(float t) {
 // log2 of a positive normal float: its exponent and, for m in [1/sqrt 2, sqrt 2), 2 atanh((m - 1) / (m + 1)) / ln 2.
 MIXQ float log2_normal(float x) {
     const int bits = float_to_bits(x);
-    const int above = (bits & 0x7fffff) >= 0x3504f3 ? 1 : 0;  // mantissa of sqrt 2
-    const float exponent = static_cast<float>((bits >> 23) - 127 + above);
-    const float m = bits_to_float((bits & 0x7fffff) | ((127 - above) << 23));
+    const int exponent = (bits - 0x3f3504f3) >> 23;  // the bits of 1 / sqrt 2
+    const float m = bits_to_float(bits - (exponent << 23));
     const float s = (m - 1.0f) / (m + 1.0f);
     const float s2 = s * s;
     float p = 3.2059889797532521e-1f;
@@ -130,7 +133,7 @@ MIXQ float log2_normal(float x) {
     p = p * s2 + 5.7707801635558535e-1f;
     p = p * s2 + 9.6179669392597560e-1f;
     p = p * s2 + 2.8853900817779268f;
-    return p * s + exponent;
+    return p * s + static_cast<float>(exponent);
 }
 
 MIXQ float sigmoid(float v) { return 1.0f / (1.0f + exp2_clamped(v * -LOG2_E)); }
@@ -151,11 +154,10 @@ MIXQ float soft_round_gradient(float grad, float v, float base, Grid g, float sc
     const float clipped = clamp(level, g.qmin, g.qmax);
     by_step = clipped - g.zero_point;
     const float centred = h * 2.0f - 1.0f;
-    const float distance = clamp(centred < 0.0f ? -centred : centred, 1.17549435e-38f, 1.0f);
-    const float sign = centred > 0.0f ? 1.0f : (centred < 0.0f ? -1.0f : 0.0f);
-    const float regulariser = exp2_clamped(log2_normal(distance) * power) * scale * sign;
-    const float through = grad * g.step * (level == clipped ? 1.0f : 0.0f);
-    const float slope = s * STRETCH * (1.0f - s) * (stretched > 0.0f && stretched < 1.0f ? 1.0f : 0.0f);
+    const float distance = at_least(fabsf(centred), SMALLEST);
+    const float regulariser = copysignf(exp2_clamped(log2_normal(distance) * power), centred) * scale;
+    const float through = level == clipped ? grad * g.step : 0.0f;
+    const float slope = stretched == h ? s * STRETCH * (1.0f - s) : 0.0f;
     return (through + regulariser) * slope;
 }
 
@@ -167,7 +169,7 @@ MIXQ int log_sqrt2_level(float r, int levels, bool& dropped) {
     const int bits = float_to_bits(r);
     const int mantissa = bits & 0x7fffff;
     const int q = -2 * (((bits >> 23) & 255) - 127) - (mantissa >= 0x1837f1 ? 1 : 0) - (mantissa >= 0x5744fd ? 1 : 0);
-    dropped = r < 1.17549435e-38f || q >= levels;
+    dropped = r < SMALLEST || q >= levels;
     return q < 0 ? 0 : q;
 }
 

@@ -91,7 +91,8 @@ struct Mask {
             }
             uint8_t bytes[TILE];
             memcpy(bytes, words, TILE);
-            for (int i = 0; i < TILE; ++i) keep[tile * TILE + i] = bytes[i] < threshold;
+            const auto highest = static_cast<uint8_t>(threshold - 1);
+            for (int i = 0; i < TILE; ++i) keep[tile * TILE + i] = bytes[i] <= highest && threshold > 0;
         }
     }
 };
@@ -185,6 +186,17 @@ void drop_backward(const T* grad, const T* x, T* dx, float* dstep, int64_t n, Gr
     gather(sums, shape, per_run, dstep);
 }
 
+template <typename Bits> void mix(const Bits* x, const Bits* y, Bits* z, int64_t n, Mask mask, int threads) {
+    for_pieces({1, 1, n}, threads, [=](int64_t, int64_t, int64_t begin, int64_t length) {
+        uint8_t keep[PIECE];
+        mask.fill(keep, begin, length);
+        for (int64_t i = 0; i < length; ++i) {
+            const Bits one = x[begin + i], other = y[begin + i];
+            z[begin + i] = keep[i] ? one : other;
+        }
+    });
+}
+
 template <typename B>
 void round_softly(const float* v, const B* base, float* y, Shape shape, const float* step, const float* zero, int qmin,
                   int qmax, int threads) {
@@ -239,15 +251,6 @@ void round_softly_backward(const float* grad, const float* v, const B* base, flo
         const Mask mask{threshold, static_cast<uint64_t>(*seed)};                                                    \
         drop_backward(grad, x, dx, dstep, n, grid_of(step, zero, 0, qmin, qmax), mask, threads);                     \
     }                                                                                                                \
-    extern "C" void mix_##name(const T* x, const T* y, T* z, int64_t n, int threshold, const int64_t* seed,          \
-                               int threads) {                                                                        \
-        const Mask mask{threshold, static_cast<uint64_t>(*seed)};                                                    \
-        for_pieces({1, 1, n}, threads, [=](int64_t, int64_t, int64_t begin, int64_t length) {                        \
-            uint8_t keep[PIECE];                                                                                     \
-            mask.fill(keep, begin, length);                                                                          \
-            for (int64_t i = 0; i < length; ++i) z[begin + i] = keep[i] ? x[begin + i] : y[begin + i];               \
-        });                                                                                                          \
-    }                                                                                                                \
     extern "C" void log_sqrt2_quant_##name(const T* x, T* y, int64_t n, const float* d, int levels, int threads) {   \
         for_pieces({1, 1, n}, threads, [=](int64_t, int64_t, int64_t begin, int64_t length) {                        \
             const float largest = *d;                                                                                \
@@ -264,9 +267,19 @@ void round_softly_backward(const float* grad, const float* v, const B* base, flo
         });                                                                                                          \
     }
 
+#define MIXED(T, name)                                                                                      \
+    extern "C" void mix_##name(const T* x, const T* y, T* z, int64_t n, int threshold, const int64_t* seed, \
+                               int threads) {                                                               \
+        mix(x, y, z, n, Mask{threshold, static_cast<uint64_t>(*seed)}, threads);                            \
+    }
+
 VALUES(float, float32)
 VALUES(Half, float16)
 VALUES(BFloat16, bfloat16)
+
+MIXED(uint32_t, float32)
+MIXED(uint16_t, float16)
+MIXED(uint16_t, bfloat16)
 
 #define ROUNDING(B, name)                                                                                             \
     extern "C" void soft_round_##name(const float* v, const B* base, float* y, RUNS, GRID, int threads) {             \
