@@ -56,7 +56,8 @@ def test_doctor(repository: Path) -> None:
     result = runner.invoke(app, ["doctor"])
     assert result.exit_code == 0
     assert "params.yaml: valid, 16 cells" in result.stdout
-    assert "fake-quant operators: reference" in result.stdout
+    assert "fake-quant operators on cpu: compiled, build" in result.stdout
+    assert "fake-quant operators on cuda: " in result.stdout
     (repository / "params.yaml").write_text("task: {}\n")
     assert runner.invoke(app, ["doctor"]).exit_code == 2
 

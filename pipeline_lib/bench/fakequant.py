@@ -78,19 +78,24 @@ def variants(case: Case) -> Iterator[tuple[str, Callable[[], Any], Callable[[], 
         return both
 
     def without(function: Callable[..., Any]) -> Callable[[], Any]:
-        return torch.no_grad()(lambda: function(*arguments))
+        def forward() -> None:
+            with torch.no_grad():
+                function(*arguments)
+
+        return forward
 
     chain = getattr(eager, case.operator)
     yield "eager chain", without(chain), with_autograd(chain)
 
-    forward = torch.compile(getattr(reference, case.operator), dynamic=False)
-    backward = torch.compile(getattr(reference, f"{case.operator}_backward"), dynamic=False)
+    forward: Callable[..., Any] = torch.compile(getattr(reference, case.operator), dynamic=False)
+    backward: Callable[..., Any] = torch.compile(getattr(reference, f"{case.operator}_backward"), dynamic=False)
 
     def compiled() -> None:
-        forward(*arguments)
-        backward(grad, *arguments)
+        with torch.no_grad():
+            forward(*arguments)
+            backward(grad, *arguments)
 
-    yield "torch.compile of the reference", without(forward), torch.no_grad()(compiled)
+    yield "torch.compile of the reference", without(forward), compiled
     if case.operator == "fake_quant":
         own = pytorch_fake_quantize(case)
         yield "torch.fake_quantize (no step gradient)", without(own), with_autograd(own)

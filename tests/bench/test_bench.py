@@ -1,0 +1,51 @@
+"""`python -m pipeline_lib bench`: what it compares computes the same, and the table is written."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from pipeline_lib.__main__ import app
+from pipeline_lib.bench import eager, fakequant, step
+from pipeline_lib.fakequant import operators
+
+runner = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(fakequant, "SHAPES", {"cpu": [(4, 8, 3, 3), (2, 3, 5, 7)]})
+    monkeypatch.setattr(fakequant, "SECONDS", 0.001)
+    monkeypatch.setattr(step, "REPEATS", 1)
+    monkeypatch.setattr(step, "MANY", step.FEW + 1)
+
+
+def test_the_eager_chains_compute_what_the_operators_do() -> None:
+    compared = set()
+    for case in fakequant.cases(torch.device("cpu")):
+        if case.operator == "fake_quant_drop":
+            continue  # the mask is another
+        theirs = getattr(eager, case.operator)(*case.values, *case.others)
+        ours = getattr(operators, case.operator)(*case.values, *case.others)
+        assert torch.allclose(theirs[0] if isinstance(theirs, tuple) else theirs, ours, rtol=1e-4, atol=1e-5)
+        compared.add(case.operator)
+    assert compared == {"fake_quant", "soft_round", "log_sqrt2_quant"}
+
+
+def test_the_table_is_printed_and_written() -> None:
+    result = runner.invoke(app, ["bench", "fakequant", "--out", "speed.csv"])
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv("speed.csv")
+    assert set(table["variant"]) >= {"eager chain", "torch.compile of the reference", "ours"}
+    assert (table["ms"] > 0).all() and (table["share_of_copy_bandwidth"] > 0).all()
+    assert "times_reference" in result.stdout
+
+
+@pytest.mark.parametrize("arguments", [["bench", "synthesis"], ["bench", "fakequant", "--device", "tpu"]])
+def test_bad_arguments(arguments: list[str]) -> None:
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 2
+    assert "error:" in result.stderr
