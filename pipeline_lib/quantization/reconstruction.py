@@ -4,36 +4,19 @@ BRECQ (Li et al. 2021) with AdaRound's soft rounding, learned activation steps, 
 GENIE-M's learned weight steps (Jeon et al. 2023).
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from pipeline_lib.artifacts.fingerprints import seed_of
-from pipeline_lib.fakequant import mix
 from pipeline_lib.params.reconstruct import Family, Reconstruct
 from pipeline_lib.quantization.attach import quant_layers, quantizers
 from pipeline_lib.quantization.policies import EIGHT
 from pipeline_lib.quantization.quantizers import QuantLayer, UniformQuantizer
+from pipeline_lib.quantization.step import Step, UnitData, reconstruction_error, run
 
 LOSS_IMAGES, LOSS_BATCH = 256, 64
-BETA_FIRST, BETA_LAST = 20.0, 2.0  # exponent of the rounding regulariser, linear in between
-
-
-@dataclass(frozen=True)
-class UnitData:
-    """What a unit sees: its input behind the quantized prefix and behind the float one, and its float output."""
-
-    quantized_input: Tensor
-    float_input: Tensor
-    target: Tensor
-
-    def split(self, held_out: int) -> tuple["UnitData", "UnitData"]:
-        """All but the last `held_out` images, and those."""
-        parts = [(t[:-held_out], t[-held_out:]) for t in (self.quantized_input, self.float_input, self.target)]
-        (q, f, y), (hq, hf, hy) = zip(*parts, strict=True)
-        return UnitData(q, f, y), UnitData(hq, hf, hy)
 
 
 @dataclass(frozen=True)
@@ -46,11 +29,6 @@ class UnitResult:
     held_out_before: float
     held_out_after: float
     flipped: float  # share of integers that differ from nearest
-
-
-def reconstruction_error(output: Tensor, target: Tensor) -> Tensor:
-    """Squared error, summed over dimension 1 (channels of a CNN, tokens of a ViT), mean over the rest."""
-    return (output - target).square().sum(1).mean()
 
 
 @torch.no_grad()
@@ -75,47 +53,7 @@ def reconstruct_unit(name: str, unit: nn.Module, data: UnitData, params: Reconst
     with_nearest = {layer: layer.nearest() for layer in layers}
     before = _loss_with(unit, layers, with_nearest, train), _loss_with(unit, layers, with_nearest, held_out)
 
-    roundings, weight_steps = zip(*(layer.learn() for layer in layers), strict=True)
-    activation_steps = [quantizer.learn(params.drop) for quantizer in activations]
-    optimiser = torch.optim.Adam(
-        [
-            {"params": roundings, "lr": family.learning_rate_rounding},
-            {"params": weight_steps, "lr": family.learning_rate_weight_step},
-            {"params": activation_steps, "lr": family.learning_rate_activation_step},
-        ]
-    )
-    rates = [group["lr"] for group in optimiser.param_groups]
-    seed = seed_of("reconstruct", params.seed, name)
-    generator = torch.Generator().manual_seed(seed)
-    device = train.target.device
-    lam, beta = torch.tensor(0.0, device=device), torch.tensor(BETA_FIRST, device=device)
-    seed_of_input = torch.zeros((), dtype=torch.int64, device=device)
-    for layer in layers:
-        layer.lam, layer.beta = lam, beta
-    warmup = int(params.warmup * iterations)
-    size = len(train.target)
-    scale: Tensor | None = None
-    for i in range(iterations):
-        progress = max(0.0, (i - warmup) / (iterations - warmup))
-        lam.fill_(family.rounding_weight if i >= warmup else 0.0)
-        beta.fill_(BETA_FIRST + (BETA_LAST - BETA_FIRST) * progress)
-        cosine = 0.5 * (1 + math.cos(math.pi * i / iterations))
-        for group, rate in zip(optimiser.param_groups[1:], rates[1:], strict=True):
-            group["lr"] = rate * cosine
-        draws = seed % (1 << 62) + i * (len(activations) + 1)
-        for number, quantizer in enumerate(activations):
-            quantizer.seed.fill_(draws + number)
-        chosen = torch.randint(size, (min(params.batch_size, size),), generator=generator)
-        quantized, flt = train.quantized_input[chosen], train.float_input[chosen]
-        mixed = mix(quantized, flt, 1 - params.drop, seed_of_input.fill_(draws + len(activations)))
-        loss = reconstruction_error(unit(mixed), train.target[chosen])
-        if family.normalise_loss:
-            scale = loss.detach() if scale is None else scale
-            loss = loss / scale
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-
+    run(Step(unit, layers, activations, train, params, family, iterations, seed_of("reconstruct", params.seed, name)))
     flipped = [layer.harden() for layer in layers]
     for quantizer in activations:
         quantizer.freeze()

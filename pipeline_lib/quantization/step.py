@@ -1,0 +1,133 @@
+"""One iteration of block reconstruction, as a function of tensors on the device alone.
+
+Nothing in it looks at a value on the host, so a GPU captures it once as a CUDA graph and replays it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pipeline_lib.fakequant import mix
+from pipeline_lib.params.reconstruct import Family, Reconstruct
+from pipeline_lib.quantization.quantizers import QuantLayer, UniformQuantizer
+
+BETA_FIRST, BETA_LAST = 20.0, 2.0  # exponent of the rounding regulariser, linear in between
+EAGER = 3  # iterations before the capture, which make the optimiser's state
+
+
+@dataclass(frozen=True)
+class UnitData:
+    """What a unit sees: its input behind the quantized prefix and behind the float one, and its float output."""
+
+    quantized_input: Tensor
+    float_input: Tensor
+    target: Tensor
+
+    def split(self, held_out: int) -> tuple["UnitData", "UnitData"]:
+        """All but the last `held_out` images, and those."""
+        parts = [(t[:-held_out], t[-held_out:]) for t in (self.quantized_input, self.float_input, self.target)]
+        (q, f, y), (hq, hf, hy) = zip(*parts, strict=True)
+        return UnitData(q, f, y), UnitData(hq, hf, hy)
+
+
+def reconstruction_error(output: Tensor, target: Tensor) -> Tensor:
+    """Squared error, summed over dimension 1 (channels of a CNN, tokens of a ViT), mean over the rest."""
+    return (output - target).square().sum(1).mean()
+
+
+def schedule(iterations: int, warmup: float, rounding_weight: float) -> Tensor:
+    """A row an iteration: lambda and beta of the rounding regulariser, and the cosine that scales the steps' rates."""
+    i = torch.arange(iterations, dtype=torch.float64)
+    first = int(warmup * iterations)  # iteration that has the regulariser
+    progress = ((i - first) / (iterations - first)).clamp(min=0)
+    lam = torch.where(i >= first, rounding_weight, 0.0)
+    beta = BETA_FIRST + (BETA_LAST - BETA_FIRST) * progress
+    cosine = 0.5 * (1 + torch.cos(torch.pi * i / iterations))
+    return torch.stack([lam, beta, cosine], 1).float()
+
+
+class Step:
+    """Call it once an iteration: it draws a batch and updates roundings, weight steps and activation steps."""
+
+    def __init__(
+        self,
+        unit: nn.Module,
+        layers: Sequence[QuantLayer],
+        activations: Sequence[UniformQuantizer],
+        data: UnitData,
+        params: Reconstruct,
+        family: Family,
+        iterations: int,
+        seed: int,
+    ) -> None:
+        """Begin to learn: the layers round softly and the activations' steps are parameters from now on."""
+        device, size = data.target.device, len(data.target)
+        self.unit, self.data, self.iterations, self.device = unit, data, iterations, device
+        self.keep, self.normalise = 1 - params.drop, family.normalise_loss
+        generator = torch.Generator().manual_seed(seed)
+        batches = torch.randint(size, (iterations, min(params.batch_size, size)), generator=generator)
+        self.batches = batches.to(device)
+        self.schedule = schedule(iterations, params.warmup, family.rounding_weight).to(device)
+        self.iteration = torch.zeros(1, dtype=torch.int64, device=device)
+        self.scale = torch.ones((), device=device)
+        self.seeds = seed % (1 << 62) + torch.arange(len(activations) + 1, device=device)
+
+        roundings, weight_steps = zip(*(layer.learn() for layer in layers), strict=True)
+        rates = (
+            family.learning_rate_rounding,
+            family.learning_rate_weight_step,
+            family.learning_rate_activation_step,
+        )
+        parameters = (roundings, weight_steps, [quantizer.learn(params.drop) for quantizer in activations])
+        self.optimiser = torch.optim.Adam(
+            [
+                {"params": learned, "lr": torch.tensor(rate, device=device)}
+                for learned, rate in zip(parameters, rates, strict=True)
+            ],
+            capturable=device.type == "cuda",
+        )
+        self.now = torch.zeros(3, device=device)  # the schedule's row
+        lam, beta, self.cosine = self.now.unbind()
+        for layer in layers:
+            layer.lam, layer.beta = lam, beta
+        for quantizer, quantizer_seed in zip(activations, self.seeds, strict=False):
+            quantizer.seed = quantizer_seed
+        self.decayed = [(group["lr"], rate) for group, rate in zip(self.optimiser.param_groups, rates, strict=True)][1:]
+
+    def __call__(self) -> None:
+        """One iteration."""
+        self.now.copy_(self.schedule[self.iteration][0])
+        for learning_rate, rate in self.decayed:
+            learning_rate.copy_(rate * self.cosine)
+        chosen = self.batches[self.iteration][0]
+        mixed = mix(self.data.quantized_input[chosen], self.data.float_input[chosen], self.keep, self.seeds[-1])
+        loss = reconstruction_error(self.unit(mixed), self.data.target[chosen])
+        if self.normalise:
+            self.scale.copy_(torch.where(self.iteration[0] == 0, loss.detach(), self.scale))
+            loss = loss / self.scale
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+        self.seeds += len(self.seeds)
+        self.iteration += 1
+
+
+def run(step: Step) -> None:
+    """All iterations; on a GPU replayed from a graph."""
+    if step.device.type != "cuda" or step.iterations <= EAGER:
+        for _ in range(step.iterations):
+            step()
+        return
+    stream = torch.cuda.Stream(step.device)
+    stream.wait_stream(torch.cuda.current_stream(step.device))
+    with torch.cuda.stream(stream):
+        for _ in range(EAGER):
+            step()
+    torch.cuda.current_stream(step.device).wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    for _ in range(step.iterations - EAGER):
+        graph.replay()
