@@ -1,15 +1,15 @@
 """Putting quantizers into a timm network, module by module, without tracing it."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from timm.layers import Attention
 from torch import nn
 
+from pipeline_lib.errors import InputError
 from pipeline_lib.params.reconstruct import Precision
-from pipeline_lib.quantization.attention import QuantAttention
-from pipeline_lib.quantization.dataflow import layers, observe, shared_inputs
+from pipeline_lib.quantization.attention import Softmax, quantized_attention
+from pipeline_lib.quantization.dataflow import QUANTIZABLE, layers, observe, shared_inputs
 from pipeline_lib.quantization.folding import fold_batch_norm
 from pipeline_lib.quantization.policies import Bits, is_vision_transformer, resolve
 from pipeline_lib.quantization.quantizers import LogSqrt2Quantizer, Quantizer, QuantLayer, UniformQuantizer
@@ -22,7 +22,7 @@ class Scheme:
     bits: dict[str, Bits]  # by layer, in order of execution
     attention_bits: int
     symmetric: bool  # activations
-    softmax: Literal["log-sqrt2", "uniform"]
+    softmax: Softmax
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -34,11 +34,18 @@ class Scheme:
         return cls(**{**value, "bits": {name: Bits(**bits) for name, bits in value["bits"].items()}})
 
 
-def make_scheme(
-    folded: nn.Module, batch: torch.Tensor, precision: Precision, softmax: Literal["log-sqrt2", "uniform"]
-) -> Scheme:
-    """The scheme of a precision for a network whose batch norm is folded."""
+def make_scheme(folded: nn.Module, batch: torch.Tensor, precision: Precision, softmax: Softmax) -> Scheme:
+    """The scheme of a precision for a network whose batch norm is folded.
+
+    Raises:
+        InputError: the network computes with a layer without calling it, so that its input is not seen.
+    """
     names = layers(observe(folded, batch))
+    unseen = {n for n, m in folded.named_modules() if isinstance(m, QUANTIZABLE)} - set(names)
+    if unseen:
+        raise InputError(
+            f"{min(unseen)} and {len(unseen) - 1} other layers are not called as modules; choose another model"
+        )
     transformer = is_vision_transformer(names)
     return Scheme(resolve(precision, names), precision.activation_bits, symmetric=not transformer, softmax=softmax)
 
@@ -64,8 +71,9 @@ def attach(folded: nn.Module, batch: torch.Tensor, scheme: Scheme) -> None:
         layer = QuantLayer(folded.get_submodule(name), bits.weight, quantizers[owner])
         folded.set_submodule(name, layer)
     for name, module in list(folded.named_modules()):
-        if isinstance(module, Attention):
-            folded.set_submodule(name, QuantAttention(module, scheme.attention_bits, scheme.softmax))
+        attention = quantized_attention(module, scheme.attention_bits, scheme.softmax)
+        if attention is not None:
+            folded.set_submodule(name, attention)
 
 
 def quant_layers(network: nn.Module) -> dict[str, QuantLayer]:

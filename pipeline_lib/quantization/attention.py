@@ -3,22 +3,20 @@
 from typing import Literal
 
 from timm.layers import Attention
+from timm.models.swin_transformer import WindowAttention
 from torch import Tensor, nn
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.quantization.quantizers import LogSqrt2Quantizer, UniformQuantizer
 
+Softmax = Literal["log-sqrt2", "uniform"]
 
-class QuantAttention(nn.Module):
-    """timm's Attention, unfused, with quantizers on q, k, v and the softmax."""
 
-    def __init__(self, attention: Attention, bits: int, softmax: Literal["log-sqrt2", "uniform"]) -> None:
+class _QuantAttention(nn.Module):
+    """What every attention shares: quantizers on q, k, v and the softmax."""
+
+    def __init__(self, bits: int, softmax: Softmax) -> None:
         super().__init__()
-        if attention.gate is not None:
-            raise InputError("gated attention cannot be quantized yet; choose another model")
-        self.qkv, self.q_norm, self.k_norm = attention.qkv, attention.q_norm, attention.k_norm
-        self.norm, self.proj, self.proj_drop = attention.norm, attention.proj, attention.proj_drop
-        self.num_heads, self.head_dim, self.scale = attention.num_heads, attention.head_dim, attention.scale
         self.q_quantizer = UniformQuantizer(bits, symmetric=False)
         self.k_quantizer = UniformQuantizer(bits, symmetric=False)
         self.v_quantizer = UniformQuantizer(bits, symmetric=False)
@@ -26,13 +24,72 @@ class QuantAttention(nn.Module):
             LogSqrt2Quantizer(bits) if softmax == "log-sqrt2" else UniformQuantizer(bits, symmetric=True)
         )
 
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None) -> Tensor:
+        """softmax(scale q k^T + bias) v; (batch, heads, tokens, head channels) -> (batch, tokens, channels)."""
+        scores = (self.q_quantizer(q) * scale) @ self.k_quantizer(k).transpose(-2, -1)
+        weights = self.softmax_quantizer((scores if bias is None else scores + bias).softmax(-1))
+        return (weights @ self.v_quantizer(v)).transpose(1, 2).flatten(2)
+
+
+def heads(qkv: Tensor, count: int) -> tuple[Tensor, ...]:
+    """(batch, tokens, 3 * channels) -> q, k and v, each (batch, heads, tokens, head channels)."""
+    batch, tokens, _ = qkv.shape
+    return qkv.reshape(batch, tokens, 3, count, -1).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+class QuantAttention(_QuantAttention):
+    """timm's Attention (ViT, DeiT), unfused."""
+
+    def __init__(self, attention: Attention, bits: int, softmax: Softmax) -> None:
+        super().__init__(bits, softmax)
+        if attention.gate is not None:
+            raise InputError("gated attention cannot be quantized yet; choose another model")
+        self.qkv, self.q_norm, self.k_norm = attention.qkv, attention.q_norm, attention.k_norm
+        self.norm, self.proj, self.proj_drop = attention.norm, attention.proj, attention.proj_drop
+        self.num_heads, self.scale = attention.num_heads, attention.scale
+
     def forward(self, x: Tensor, attn_mask: None = None, is_causal: bool = False) -> Tensor:  # noqa: ARG002 timm passes both
         """(batch, tokens, channels) -> the same; masks are for text and have no effect."""
-        batch, tokens, _ = x.shape
-        qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv.unbind(0)
-        q, k = self.q_quantizer(self.q_norm(q)), self.k_quantizer(self.k_norm(k))
-        weights = self.softmax_quantizer(((q * self.scale) @ k.transpose(-2, -1)).softmax(-1))
-        mixed = (weights @ self.v_quantizer(v)).transpose(1, 2).reshape(batch, tokens, -1)
+        q, k, v = heads(self.qkv(x), self.num_heads)
+        mixed = self.attend(self.q_norm(q), self.k_norm(k), v, self.scale, None)
         output: Tensor = self.proj_drop(self.proj(self.norm(mixed)))
         return output
+
+
+class QuantWindowAttention(_QuantAttention):
+    """timm's WindowAttention (Swin), unfused."""
+
+    relative_position_index: Tensor
+
+    def __init__(self, attention: WindowAttention, bits: int, softmax: Softmax) -> None:
+        super().__init__(bits, softmax)
+        self.qkv, self.proj, self.proj_drop = attention.qkv, attention.proj, attention.proj_drop
+        self.num_heads, self.scale = attention.num_heads, attention.scale
+        self.relative_position_bias_table = attention.relative_position_bias_table
+        self.register_buffer("relative_position_index", attention.relative_position_index, persistent=False)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(batch * windows, tokens, channels) -> the same; mask: (windows, tokens, tokens), 0 or -inf."""
+        tokens = x.shape[1]
+        bias = self.relative_position_bias_table[self.relative_position_index.flatten()]
+        bias = bias.view(tokens, tokens, -1).permute(2, 0, 1).unsqueeze(0)
+        if mask is not None:
+            bias = (bias + mask.unsqueeze(1)).repeat(len(x) // len(mask), 1, 1, 1)
+        q, k, v = heads(self.qkv(x), self.num_heads)
+        output: Tensor = self.proj_drop(self.proj(self.attend(q, k, v, self.scale, bias)))
+        return output
+
+
+def quantized_attention(module: nn.Module, bits: int, softmax: Softmax) -> nn.Module | None:
+    """The module with quantized operands if it is an attention, else nothing.
+
+    Raises:
+        InputError: an attention that cannot be quantized yet.
+    """
+    if isinstance(module, Attention):
+        return QuantAttention(module, bits, softmax)
+    if isinstance(module, WindowAttention):
+        return QuantWindowAttention(module, bits, softmax)
+    if hasattr(module, "qkv") and not isinstance(module, _QuantAttention):
+        raise InputError(f"attention of kind {type(module).__name__} cannot be quantized yet; choose another model")
+    return None

@@ -1,5 +1,6 @@
 """Which module reads which tensor, observed in one forward pass: many timm models cannot be traced by torch.fx."""
 
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,24 +13,38 @@ NORMALISATIONS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm)
 
 
 @dataclass(frozen=True)
+class Key:
+    """A tensor, as it was."""
+
+    address: int
+    shape: tuple[int, ...]
+    version: int
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
 class Call:
     """One call of a module. Equal keys are the same tensor, unchanged in between."""
 
     name: str
     module: nn.Module
-    reads: tuple[object, ...]
-    writes: tuple[object, ...]
+    reads: Key
+    writes: Key
 
 
 def observe(network: nn.Module, batch: torch.Tensor, units: Collection[str] = ()) -> list[Call]:
     """Calls of all convolutions, linear layers and normalisations, or of the modules named, as they end."""
     calls: list[Call] = []
     kept: list[torch.Tensor] = []  # alive, so that no address is used twice
-    reads: dict[str, tuple[object, ...]] = {}
+    reads: dict[str, Key] = {}
 
-    def key(tensor: torch.Tensor) -> tuple[object, ...]:
+    def key(tensor: torch.Tensor) -> Key:
         kept.append(tensor)
-        return tensor.data_ptr(), tuple(tensor.shape), tensor._version
+        return Key(tensor.data_ptr(), tuple(tensor.shape), tensor._version)
 
     def hooks(name: str, module: nn.Module) -> Iterator[torch.utils.hooks.RemovableHandle]:
         yield module.register_forward_pre_hook(lambda _, inputs: reads.__setitem__(name, key(inputs[0])))
@@ -59,7 +74,7 @@ def layers(calls: list[Call]) -> list[str]:
 
 def shared_inputs(calls: list[Call]) -> dict[str, str]:
     """For each layer the first layer that reads the same tensor (itself, mostly): they share a quantizer."""
-    first: dict[tuple[object, ...], str] = {}
+    first: dict[Key, str] = {}
     return {c.name: first.setdefault(c.reads, c.name) for c in calls if isinstance(c.module, QUANTIZABLE)}
 
 

@@ -14,12 +14,21 @@ ROWS = 1 << 10  # tokens that the ranges of LayerNorm channels are searched on
 
 
 def layer_norm_readers(calls: Sequence[Call]) -> dict[str, list[str]]:
-    """For each LayerNorm whose output linear layers read directly, the names of those layers."""
-    norms = {call.writes: call.name for call in calls if isinstance(call.module, nn.LayerNorm)}
+    """For each LayerNorm whose output linear layers read, the names of those layers.
+
+    Swin cuts the output of norm1 into windows in between: that moves tokens and changes none, unless it pads, when the
+    sizes differ.
+    """
+    norms = {call.writes: call for call in calls if isinstance(call.module, nn.LayerNorm)}
+    by_name = {call.name: call for call in norms.values()}
     readers: dict[str, list[str]] = {}
     for call in calls:
-        if isinstance(call.module, nn.Linear) and call.reads in norms:
-            readers.setdefault(norms[call.reads], []).append(call.name)
+        if not isinstance(call.module, nn.Linear):
+            continue
+        windowed = by_name.get(call.name.removesuffix("attn.qkv") + "norm1")
+        norm = norms.get(call.reads) or windowed
+        if norm is not None and call.reads.size == norm.writes.size:
+            readers.setdefault(norm.name, []).append(call.name)
     return readers
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from pipeline_lib.errors import InputError
 from pipeline_lib.fakequant import reference_only
 from pipeline_lib.models.classifier import load_classifier
 from pipeline_lib.models.units import reconstruction_units
@@ -25,11 +26,23 @@ from pipeline_lib.quantization.policies import Bits
 from pipeline_lib.quantization.quantize import quantize
 from pipeline_lib.quantization.ranges import search_asymmetric, search_symmetric
 
-FAMILIES = {
+SMALL_VIT = {"img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
+SMALL_SWIN = {"img_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": 16, "depths": (2, 2), "num_heads": (2, 4)}
+FAMILIES = {  # timm's name, arguments, image size
     "resnet": ("resnet18", {"layers": (1, 1, 1, 1), "channels": (8, 8, 16, 16)}, 32),
+    "bottleneck": ("resnet50", {"layers": (1, 1, 1, 1), "channels": (8, 8, 16, 16)}, 32),
     "mobilenetv2": ("mobilenetv2_035", {}, 32),
     "mobilenetv3": ("mobilenetv3_small_050", {}, 32),
-    "vit": ("vit_tiny_patch16_224", {"img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}, 16),
+    "efficientnet": ("efficientnet_b0", {}, 32),
+    "efficientnet-lite": ("tf_efficientnet_lite0", {}, 32),
+    "mnasnet": ("mnasnet_050", {}, 32),
+    "regnetx": ("regnetx_002", {}, 32),
+    "regnety": ("regnety_002", {}, 32),
+    "convnext": ("convnext_atto", {"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32)}, 32),
+    "vit": ("vit_tiny_patch16_224", SMALL_VIT, 16),
+    "deit-distilled": ("deit_tiny_distilled_patch16_224", SMALL_VIT, 16),
+    "swin": ("swin_tiny_patch4_window7_224", SMALL_SWIN, 32),
+    "swin-padded": ("swin_tiny_patch4_window7_224", SMALL_SWIN | {"window_size": 5}, 32),
 }
 W2A4 = Precision(weight_bits=2, activation_bits=4, cnn_policy="brecq", vit_policy="vit")
 
@@ -71,6 +84,27 @@ def test_attention_products_are_quantized() -> None:
     attach(built, blank, make_scheme(built, blank, W2A4, "log-sqrt2"))
     names = [n.removeprefix("blocks.0.attn.") for n in quantizers(built) if n.startswith("blocks.0.attn.")]
     assert {"q_quantizer", "k_quantizer", "v_quantizer", "softmax_quantizer"} < set(names)
+
+
+def test_a_network_whose_layers_are_not_called_is_refused() -> None:
+    built = timm.create_model("swinv2_tiny_window8_256", img_size=32, window_size=4, embed_dim=12, depths=(1, 1, 1, 1))
+    with pytest.raises(InputError, match=r"attn\.qkv .* not called"):
+        make_scheme(built, torch.zeros(1, 3, 32, 32), W2A4, "uniform")
+
+
+@pytest.mark.parametrize(("family", "norms"), [("swin", 9), ("swin-padded", 5)])
+def test_layer_norm_reparameterisation_reaches_through_windows(family: str, norms: int) -> None:
+    """norm1 and norm2 of four blocks and the merging's norm; where windows are padded, not norm1."""
+    built, x = network(family)
+    expected = built(x)
+    blank = fold(built, tuple(x.shape[1:]))
+    readers = layer_norm_readers(observe(built, blank))
+    assert len(readers) == norms
+    attach(built, blank, make_scheme(built, blank, W2A4, "log-sqrt2"))
+    search_ranges(built, [x], readers)
+    for quantizer in quantizers(built).values():
+        quantizer.enabled = False
+    assert torch.allclose(built(x), expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
 
 
 def test_layer_norm_reparameterisation_keeps_the_function() -> None:
