@@ -8,7 +8,7 @@ import typer
 from pipeline_lib.artifacts.provenance import recorded
 from pipeline_lib.models.device import resolve_device
 from pipeline_lib.params.base import read
-from pipeline_lib.params.reconstruct import Precision, Reconstruct
+from pipeline_lib.params.reconstruct import Method, Precision, Reconstruct
 from pipeline_lib.params.runtime import Runtime
 from pipeline_lib.params.task import Task
 from pipeline_lib.quantization.quantize import quantize
@@ -22,6 +22,7 @@ def main(
 ) -> None:
     """Write data/quantized/SOURCE-MODEL-PRECISION/. A killed run continues at the next unit."""
     bits, params = read(Precision, f"precisions.{precision}"), read(Reconstruct, "reconstruct")
+    methods = {family: read(Method, f"methods.{name}") for family, name in (("cnn", params.cnn), ("vit", params.vit))}
     task, runtime = read(Task, "task"), read(Runtime, "runtime")
     cell = f"{source}-{model}-{precision}"
     with recorded("reconstruct", cell, packages=("torch", "timm", "safetensors")) as facts:
@@ -30,6 +31,7 @@ def main(
             classifier_folder=Path(task.classifiers) / model,
             precision=bits,
             params=params,
+            methods=methods,
             device=resolve_device(runtime),
             out=Path("data/quantized") / cell,
         )

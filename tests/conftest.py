@@ -112,8 +112,8 @@ def tiny_params() -> dict:
     params["synthesize"].update(steps=2, image_size=16, batch_size=4, shard_size=4, blank_deviation=0.0)
     params["calibrate"].update(count=24)
     params["reconstruct"].update(held_out=8, range_images=16, batch_size=8)
-    params["reconstruct"]["cnn"].update(iterations=4)
-    params["reconstruct"]["vit"].update(iterations=4)
+    for method in params["methods"].values():
+        method.update(iterations=4)
     params["evaluate"].update(fraction=1.0, batch_size=20, gap_images=16)
     params["report"].update(samples=4)
     params["task"].update(

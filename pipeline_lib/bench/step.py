@@ -31,7 +31,9 @@ def compare_steps(device: torch.device, preset: Path) -> pd.DataFrame:
     network = timm.create_model("resnet18", layers=(1, 1, 1, 1)).eval()
     blank = fold(network, (3, 64, 64))
     quantized = copy.deepcopy(network)
-    attach(quantized, blank, make_scheme(quantized, blank, params.precisions["w2a4"], params.reconstruct.softmax))
+    methods = {"cnn": params.methods[params.reconstruct.cnn]}
+    scheme = make_scheme(quantized, blank, params.precisions["w2a4"], params.reconstruct.softmax, methods)
+    attach(quantized, blank, scheme)
     network, quantized = place(network, device), place(quantized, device)
     batches = list(torch.randn(IMAGES, 3, 64, 64, device=device).split(BATCH))
     search_ranges(quantized, batches, {})
@@ -42,10 +44,10 @@ def compare_steps(device: torch.device, preset: Path) -> pd.DataFrame:
     def seconds(iterations: int) -> float:
         again: nn.Module = copy.deepcopy(unit)
         settings = params.reconstruct.model_copy(update={"held_out": 32})
-        family = params.reconstruct.cnn.model_copy(update={"iterations": iterations})
+        method = methods["cnn"].model_copy(update={"iterations": iterations})
         synchronise(device)
         began = time.perf_counter()
-        reconstruct_unit(UNIT, again, data, settings, family)
+        reconstruct_unit(UNIT, again, data, settings, method, head=False)
         synchronise(device)
         return time.perf_counter() - began
 

@@ -8,7 +8,7 @@ from pipeline_lib.params.base import PARAMS_FILE, Section, load, validate
 from pipeline_lib.params.calibrate import Calibrate
 from pipeline_lib.params.evaluate import Evaluate
 from pipeline_lib.params.prompts import Recipe
-from pipeline_lib.params.reconstruct import Precision, Reconstruct
+from pipeline_lib.params.reconstruct import Method, Precision, Reconstruct
 from pipeline_lib.params.report import Report
 from pipeline_lib.params.runtime import Runtime
 from pipeline_lib.params.synthesize import Synthesize
@@ -24,6 +24,7 @@ class Params(Section):
     synthesize: Synthesize
     calibrate: Calibrate
     precisions: dict[str, Precision]
+    methods: dict[str, Method]
     reconstruct: Reconstruct
     evaluate: Evaluate
     report: Report
@@ -39,4 +40,8 @@ def read_everything(path: Path = PARAMS_FILE) -> Params:
         if missing:
             section = "prompts" if axis == "recipes" else "precisions"
             raise InputError(f"{path}: axes.{axis} names {', '.join(missing)}, absent from `{section}`")
+    for family in ("cnn", "vit"):
+        method = getattr(params.reconstruct, family)
+        if method not in params.methods:
+            raise InputError(f"{path}: reconstruct.{family} is {method!r}; `methods` has {', '.join(params.methods)}")
     return params

@@ -1,4 +1,4 @@
-"""Sections `precisions` (bit policies, one a key) and `reconstruct`."""
+"""Sections `precisions` (bit policies), `methods` (recipes of reconstruction) and `reconstruct`."""
 
 from typing import Annotated, Literal
 
@@ -10,6 +10,13 @@ Bits = Annotated[int, Field(ge=2, le=8)]
 Rate = Annotated[float, Field(ge=0)]
 
 
+class Override(Section):
+    """Bits of single layers; what is absent stays as the policy has it."""
+
+    weight_bits: Bits | None = None
+    activation_bits: Bits | None = None  # of the tensor that the layer reads
+
+
 class Precision(Section):
     """Nominal bits, and which tensors are excepted: see quantization/policies.py."""
 
@@ -17,28 +24,33 @@ class Precision(Section):
     activation_bits: Bits
     cnn_policy: Literal["brecq", "qdrop", "all"]
     vit_policy: Literal["vit", "all"]
+    overrides: dict[str, Override] = Field(
+        default_factory=dict
+    )  # by shell pattern of layer names, after the policy, in order
 
 
-class Family(Section):
-    """Reconstruction of one family of networks."""
+class Method(Section):
+    """How a unit is reconstructed; what sets BRECQ, QDrop, GENIE-M and RepQ-ViT apart."""
 
     iterations: Annotated[int, Field(ge=0)]  # a unit
     learning_rate_rounding: Rate
     learning_rate_weight_step: Rate  # of the logarithm of the step: relative; 0 keeps the step
     learning_rate_activation_step: Rate  # of the logarithm of the step: relative
     rounding_weight: Rate  # lambda of the rounding regulariser
+    warmup: Annotated[float, Field(ge=0, lt=1)]  # share of iterations without the regulariser
+    drop: Annotated[float, Field(ge=0, le=1)]  # QDrop: share of values that stay float
+    activations: Literal["symmetric", "asymmetric"]
     normalise_loss: bool  # divide by the unit's first loss
+    head: Literal["squared", "kl"]  # loss of the last unit: squared error of the logits, or divergence of the classes
 
 
 class Reconstruct(Section):
-    """Block reconstruction; both families share what stands beside `cnn` and `vit`."""
+    """Block reconstruction: what is common, and the method of each family of networks, a key of `methods`."""
 
     seed: Annotated[int, Field(ge=0)]
     held_out: Annotated[int, Field(ge=1)]  # images kept back from the calibration set to measure the gap on
     range_images: Annotated[int, Field(ge=1)]  # images the ranges of activations are searched on
     batch_size: Annotated[int, Field(ge=1)]
-    drop: Annotated[float, Field(ge=0, le=1)]  # QDrop: share of values that stay float
-    warmup: Annotated[float, Field(ge=0, lt=1)]  # share of iterations without the regulariser
     softmax: Literal["log-sqrt2", "uniform"]
-    cnn: Family
-    vit: Family
+    cnn: str
+    vit: str

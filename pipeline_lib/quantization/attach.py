@@ -1,5 +1,6 @@
 """Putting quantizers into a timm network, module by module, without tracing it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.params.reconstruct import Precision
+from pipeline_lib.params.reconstruct import Method, Precision
 from pipeline_lib.quantization.attention import Softmax, quantized_attention
 from pipeline_lib.quantization.dataflow import QUANTIZABLE, layers, observe, shared_inputs
 from pipeline_lib.quantization.folding import fold_batch_norm
@@ -34,7 +35,9 @@ class Scheme:
         return cls(**{**value, "bits": {name: Bits(**bits) for name, bits in value["bits"].items()}})
 
 
-def make_scheme(folded: nn.Module, batch: torch.Tensor, precision: Precision, softmax: Softmax) -> Scheme:
+def make_scheme(
+    folded: nn.Module, batch: torch.Tensor, precision: Precision, softmax: Softmax, methods: Mapping[str, Method]
+) -> Scheme:
     """The scheme of a precision for a network whose batch norm is folded.
 
     Raises:
@@ -46,8 +49,13 @@ def make_scheme(folded: nn.Module, batch: torch.Tensor, precision: Precision, so
         raise InputError(
             f"{min(unseen)} and {len(unseen) - 1} other layers are not called as modules; choose another model"
         )
-    transformer = is_vision_transformer(names)
-    return Scheme(resolve(precision, names), precision.activation_bits, symmetric=not transformer, softmax=softmax)
+    symmetric = method_for(names, methods).activations == "symmetric"
+    return Scheme(resolve(precision, names), precision.activation_bits, symmetric=symmetric, softmax=softmax)
+
+
+def method_for(layers: Sequence[str], methods: Mapping[str, Method]) -> Method:
+    """The method of the family, `cnn` or `vit`, that layers of these names belong to."""
+    return methods["vit" if is_vision_transformer(layers) else "cnn"]
 
 
 def fold(network: nn.Module, input_size: tuple[int, int, int]) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 import copy
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,17 +23,17 @@ from pipeline_lib.models.device import place
 from pipeline_lib.models.normalise import Normaliser
 from pipeline_lib.models.preprocessing import Pixels
 from pipeline_lib.models.units import reconstruction_units
-from pipeline_lib.params.reconstruct import Precision, Reconstruct
+from pipeline_lib.params.reconstruct import Method, Precision, Reconstruct
 from pipeline_lib.progress import ProgressBar
-from pipeline_lib.quantization.attach import Scheme, attach, fold, make_scheme, quant_layers
+from pipeline_lib.quantization.attach import Scheme, attach, fold, make_scheme, method_for, quant_layers
 from pipeline_lib.quantization.capture import run_unit, unit_inputs
 from pipeline_lib.quantization.checkpoint import describe, restore, save_network, save_unit
 from pipeline_lib.quantization.dataflow import chained, observe
 from pipeline_lib.quantization.initialise import layer_norm_readers, search_ranges
-from pipeline_lib.quantization.policies import is_vision_transformer
 from pipeline_lib.quantization.reconstruction import UnitData, reconstruct_unit
 
-MODEL, NEAREST, DESCRIPTION, BLOCKS = "model.safetensors", "nearest.safetensors", "quantization.json", "blocks.csv"
+MODEL, NEAREST, DESCRIPTION = "model.safetensors", "nearest.safetensors", "quantization.json"
+BLOCKS, CURVES = "blocks.csv", "curves.csv"
 BATCH = 64  # images of a forward pass that caches what units see
 
 
@@ -41,12 +42,14 @@ def quantize(
     classifier_folder: Path,
     precision: Precision,
     params: Reconstruct,
+    methods: Mapping[str, Method],
     device: torch.device,
     out: Path,
 ) -> dict[str, Any]:
-    """Write `out`: the reconstructed and the round-to-nearest checkpoint, their description, a row a unit.
+    """Write `out`: the reconstructed and the round-to-nearest checkpoint, their description, a row a unit, and curves.
 
-    `calibration` is the images.npy of a calibration set, uint8 (n, h, w, 3). Returns facts for the provenance.
+    `calibration` is the images.npy of a calibration set, uint8 (n, h, w, 3); `methods` are those of `cnn` and `vit`.
+    Returns facts for the provenance.
 
     Raises:
         InputError: the calibration set does not fit the network or is too small.
@@ -69,15 +72,16 @@ def quantize(
         "classifier": digest_path(classifier_folder),
         "precision": precision.model_dump(),
         "params": params.model_dump(),
+        "methods": {family: method.model_dump() for family, method in methods.items()},
         "code": digest_code(),
         "operators": asdict(backend(device)),
     }
     with WorkDirectory.locked("reconstruct", identity) as work:
         normalise = Normaliser(classifier.data_config, device)
         batches = [normalise(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
-        reference, quantized, scheme = _prepare(classifier, batches, precision, params, device)
+        reference, quantized, scheme = _prepare(classifier, batches, precision, params, methods, device)
         names = list(scheme.bits)
-        family = params.vit if is_vision_transformer(names) else params.cnn
+        method = method_for(names, methods)
         if not work.done(NEAREST):
             with work.writing(NEAREST) as path:
                 save_network(path, _rounded_to_nearest(quantized))
@@ -100,7 +104,7 @@ def quantize(
                         inputs = unit_inputs(quantized, name, batches), unit_inputs(reference, name, batches)
                     data = UnitData(*inputs, run_unit(reference.get_submodule(name), inputs[1], BATCH))
                     previous = data
-                    result = reconstruct_unit(name, unit, data, params, family)
+                    result = reconstruct_unit(name, unit, data, params, method, head=name == units[-1])
                     with work.writing(weights) as path:
                         save_unit(path, unit)
                     with work.writing(row) as path:
@@ -109,14 +113,17 @@ def quantize(
                 rows = read_json(work.units / row)
                 bar.advance(1, f"{name}: loss {rows['loss_before']:.4g} -> {rows['loss_after']:.4g}")
         table = pd.DataFrame([read_json(work.units / f"unit-{n:03d}.json") for n in range(len(units))])
+        curves = [(row.unit, *point) for row in table.itertuples() for point in row.curve]
         with work.writing(BLOCKS) as path:
-            table.to_csv(path, index=False)
+            table.drop(columns="curve").to_csv(path, index=False)
+        with work.writing(CURVES) as path:
+            pd.DataFrame(curves, columns=["unit", "iteration", "loss", "gradient_norm"]).to_csv(path, index=False)
         with work.writing(MODEL) as path:
             save_network(path, quantized)
         with work.writing(DESCRIPTION) as path:
             card = read_card(classifier_folder)
             write_json(path, describe(quantized, card, classifier.data_config, scheme))
-        work.finish(out, [MODEL, NEAREST, DESCRIPTION, BLOCKS])
+        work.finish(out, [MODEL, NEAREST, DESCRIPTION, BLOCKS, CURVES])
     return {
         "device": str(device),
         "fake_quant_backend": str(backend(device)),
@@ -147,6 +154,7 @@ def _prepare(
     batches: list[torch.Tensor],
     precision: Precision,
     params: Reconstruct,
+    methods: Mapping[str, Method],
     device: torch.device,
 ) -> tuple[nn.Module, nn.Module, Scheme]:
     """The float network with batch norm folded, its copy with quantizers whose grids are found, and the scheme."""
@@ -154,7 +162,7 @@ def _prepare(
     blank = fold(reference, tuple(classifier.data_config["input_size"]))
     quantized = copy.deepcopy(reference)
     readers = layer_norm_readers(observe(quantized, blank))
-    scheme = make_scheme(quantized, blank, precision, params.softmax)
+    scheme = make_scheme(quantized, blank, precision, params.softmax, methods)
     attach(quantized, blank, scheme)
     reference, quantized = place(reference, device), place(quantized, device)
     count = -(-params.range_images // BATCH)

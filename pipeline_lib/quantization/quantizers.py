@@ -21,7 +21,7 @@ class UniformQuantizer(nn.Module):
         self.qmin, self.qmax = 0, 2**bits - 1
         self.register_buffer("step", torch.tensor(1.0))
         self.register_buffer("zero_point", torch.tensor(0.0))
-        self.learned = False  # a quantizer that several units share is learned with the first
+        self.learned = False  # done with: a quantizer that several units share is learned with the first
         self.log_step: nn.Parameter | None = None
         self.keep = 1.0  # probability that a value is quantized
         self.seed = torch.tensor(0)  # of the mask of kept values
@@ -48,7 +48,7 @@ class UniformQuantizer(nn.Module):
         """Keep what was learned; nothing is dropped any more."""
         if self.log_step is not None:
             self.step, self.log_step, self.keep = self.log_step.detach().exp(), None, 1.0
-            self.learned = True
+        self.learned = True
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantize and dequantize."""

@@ -10,18 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from pipeline_lib.artifacts.fingerprints import seed_of
-from pipeline_lib.params.reconstruct import Family, Reconstruct
+from pipeline_lib.params.reconstruct import Method, Reconstruct
 from pipeline_lib.quantization.attach import quant_layers, quantizers
 from pipeline_lib.quantization.policies import EIGHT
 from pipeline_lib.quantization.quantizers import QuantLayer, UniformQuantizer
-from pipeline_lib.quantization.step import Step, UnitData, reconstruction_error, run
+from pipeline_lib.quantization.step import Loss, Step, UnitData, class_divergence, reconstruction_error, run
 
 LOSS_IMAGES, LOSS_BATCH = 256, 64
+POINTS = 100  # of a unit's curves
 
 
 @dataclass(frozen=True)
 class UnitResult:
-    """A row of blocks.csv. Losses: squared error summed over dimension 1, mean over the rest, nothing dropped."""
+    """A row of blocks.csv, and the unit's rows of curves.csv.
+
+    Losses: squared error summed over dimension 1, mean over the rest (or, of a head, the divergence of its classes),
+    nothing dropped. The curves are of the loss as it was minimised, with values dropped.
+    """
 
     unit: str
     loss_before: float  # rounded to nearest
@@ -29,51 +34,72 @@ class UnitResult:
     held_out_before: float
     held_out_after: float
     flipped: float  # share of integers that differ from nearest
+    curve: list[tuple[int, float, float]]  # last iteration of a stretch, mean loss, mean norm of the gradient in it
 
 
 @torch.no_grad()
-def unit_loss(unit: nn.Module, data: UnitData) -> float:
+def unit_loss(unit: nn.Module, data: UnitData, loss: Loss) -> float:
     """Mean reconstruction error of the unit as it stands, on the quantized inputs of the first LOSS_IMAGES images."""
     inputs, targets = data.quantized_input[:LOSS_IMAGES], data.target[:LOSS_IMAGES]
     batches = zip(inputs.split(LOSS_BATCH), targets.split(LOSS_BATCH), strict=True)
-    return sum(float(reconstruction_error(unit(x), y)) * len(x) for x, y in batches) / len(targets)
+    return sum(float(loss(unit(x), y)) * len(x) for x, y in batches) / len(targets)
 
 
-def reconstruct_unit(name: str, unit: nn.Module, data: UnitData, params: Reconstruct, family: Family) -> UnitResult:
+def reconstruct_unit(
+    name: str, unit: nn.Module, data: UnitData, params: Reconstruct, method: Method, *, head: bool
+) -> UnitResult:
     """Learn the unit's roundings and steps, then freeze it.
 
     The unit is a QuantLayer or holds some; the quantizers that its layers read through are learned with them. Where
-    all of them have 8 bits there is next to nothing to gain: the unit keeps rounding to nearest.
+    all of them have 8 bits there is next to nothing to gain: the unit keeps rounding to nearest. `head`: its output
+    is the network's.
     """
     layers = [unit] if isinstance(unit, QuantLayer) else list(quant_layers(unit).values())
     activations = [q for q in quantizers(unit).values() if isinstance(q, UniformQuantizer) and not q.learned]
     eight_bits = all(bits == EIGHT for bits in [*(x.weight_bits for x in layers), *(q.bits for q in activations)])
-    iterations = 0 if eight_bits else family.iterations
+    loss = class_divergence if head and method.head == "kl" else reconstruction_error
     train, held_out = data.split(params.held_out)
     with_nearest = {layer: layer.nearest() for layer in layers}
-    before = _loss_with(unit, layers, with_nearest, train), _loss_with(unit, layers, with_nearest, held_out)
+    before = [_loss_with(unit, layers, with_nearest, part, loss) for part in (train, held_out)]
 
-    run(Step(unit, layers, activations, train, params, family, iterations, seed_of("reconstruct", params.seed, name)))
-    flipped = [layer.harden() for layer in layers]
+    if eight_bits or not method.iterations:
+        curve, flipped = [], [0.0] * len(layers)
+        for layer, integers in with_nearest.items():
+            layer.freeze(integers)
+    else:
+        seed = seed_of("reconstruct", params.seed, name)
+        step = Step(unit, layers, activations, train, method, params.batch_size, loss, seed)
+        run(step)
+        curve, flipped = _thinned(step.curve), [layer.harden() for layer in layers]
     for quantizer in activations:
         quantizer.freeze()
     sizes = [layer.integers.numel() for layer in layers]
     return UnitResult(
         unit=name,
         loss_before=before[0],
-        loss_after=unit_loss(unit, train),
+        loss_after=unit_loss(unit, train, loss),
         held_out_before=before[1],
-        held_out_after=unit_loss(unit, held_out),
+        held_out_after=unit_loss(unit, held_out, loss),
         flipped=sum(f * n for f, n in zip(flipped, sizes, strict=True)) / sum(sizes),
+        curve=curve,
     )
 
 
-def _loss_with(unit: nn.Module, layers: list[QuantLayer], integers: dict[QuantLayer, Tensor], data: UnitData) -> float:
+def _thinned(curve: Tensor) -> list[tuple[int, float, float]]:
+    """Means of at most POINTS stretches of (iterations, 2), each with its last iteration."""
+    stretches = curve.cpu().tensor_split(min(POINTS, len(curve)))
+    ends = torch.tensor([len(stretch) for stretch in stretches]).cumsum(0).tolist()
+    return [(end, *stretch.mean(0).tolist()) for end, stretch in zip(ends, stretches, strict=True)]
+
+
+def _loss_with(
+    unit: nn.Module, layers: list[QuantLayer], integers: dict[QuantLayer, Tensor], data: UnitData, loss: Loss
+) -> float:
     """Loss with these integers; the layers are float again afterwards."""
     weights = [layer.layer.weight for layer in layers]
     for layer in layers:
         layer.freeze(integers[layer])
-    loss = unit_loss(unit, data)
+    value = unit_loss(unit, data, loss)
     for layer, weight in zip(layers, weights, strict=True):
         layer.layer.weight = weight
-    return loss
+    return value

@@ -3,17 +3,19 @@
 Nothing in it looks at a value on the host, so a GPU captures it once as a CUDA graph and replays it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from pipeline_lib.fakequant import mix
-from pipeline_lib.params.reconstruct import Family, Reconstruct
+from pipeline_lib.params.reconstruct import Method
 from pipeline_lib.quantization.quantizers import QuantLayer, UniformQuantizer
 
 BETA_FIRST, BETA_LAST = 20.0, 2.0  # exponent of the rounding regulariser, linear in between
+Loss = Callable[[Tensor, Tensor], Tensor]  # of a unit's output and the float unit's
+
 EAGER = 3  # iterations before the capture, which make the optimiser's state
 
 
@@ -37,6 +39,11 @@ def reconstruction_error(output: Tensor, target: Tensor) -> Tensor:
     return (output - target).square().sum(1).mean()
 
 
+def class_divergence(output: Tensor, target: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of the classes that logits predict from those that the float network predicts."""
+    return nn.functional.kl_div(output.log_softmax(-1), target.log_softmax(-1), reduction="batchmean", log_target=True)
+
+
 def schedule(iterations: int, warmup: float, rounding_weight: float) -> Tensor:
     """A row an iteration: lambda and beta of the rounding regulariser, and the cosine that scales the steps' rates."""
     i = torch.arange(iterations, dtype=torch.float64)
@@ -57,34 +64,36 @@ class Step:
         layers: Sequence[QuantLayer],
         activations: Sequence[UniformQuantizer],
         data: UnitData,
-        params: Reconstruct,
-        family: Family,
-        iterations: int,
+        method: Method,
+        batch_size: int,
+        loss: Loss,
         seed: int,
     ) -> None:
         """Begin to learn: the layers round softly and the activations' steps are parameters from now on."""
         device, size = data.target.device, len(data.target)
-        self.unit, self.data, self.iterations, self.device = unit, data, iterations, device
-        self.keep, self.normalise = 1 - params.drop, family.normalise_loss
+        iterations = method.iterations
+        self.unit, self.data, self.loss, self.iterations, self.device = unit, data, loss, iterations, device
+        self.keep, self.normalise = 1 - method.drop, method.normalise_loss
         generator = torch.Generator().manual_seed(seed)
-        batches = torch.randint(size, (iterations, min(params.batch_size, size)), generator=generator)
+        batches = torch.randint(size, (iterations, min(batch_size, size)), generator=generator)
         self.batches = batches.to(device)
-        self.schedule = schedule(iterations, params.warmup, family.rounding_weight).to(device)
+        self.schedule = schedule(iterations, method.warmup, method.rounding_weight).to(device)
         self.iteration = torch.zeros(1, dtype=torch.int64, device=device)
         self.scale = torch.ones((), device=device)
         self.seeds = seed % (1 << 62) + torch.arange(len(activations) + 1, device=device)
 
         roundings, weight_steps = zip(*(layer.learn() for layer in layers), strict=True)
         rates = (
-            family.learning_rate_rounding,
-            family.learning_rate_weight_step,
-            family.learning_rate_activation_step,
+            method.learning_rate_rounding,
+            method.learning_rate_weight_step,
+            method.learning_rate_activation_step,
         )
-        parameters = (roundings, weight_steps, [quantizer.learn(params.drop) for quantizer in activations])
+        self.learned = (roundings, weight_steps, [quantizer.learn(method.drop) for quantizer in activations])
+        self.curve = torch.zeros(iterations, 2, device=device)  # loss, norm of the gradient
         self.optimiser = torch.optim.Adam(
             [
                 {"params": learned, "lr": torch.tensor(rate, device=device)}
-                for learned, rate in zip(parameters, rates, strict=True)
+                for learned, rate in zip(self.learned, rates, strict=True)
             ],
             capturable=device.type == "cuda",
         )
@@ -103,12 +112,14 @@ class Step:
             learning_rate.copy_(rate * self.cosine)
         chosen = self.batches[self.iteration][0]
         mixed = mix(self.data.quantized_input[chosen], self.data.float_input[chosen], self.keep, self.seeds[-1])
-        loss = reconstruction_error(self.unit(mixed), self.data.target[chosen])
+        loss = self.loss(self.unit(mixed), self.data.target[chosen])
         if self.normalise:
             self.scale.copy_(torch.where(self.iteration[0] == 0, loss.detach(), self.scale))
             loss = loss / self.scale
         self.optimiser.zero_grad()
         loss.backward()
+        norm = torch.nn.utils.get_total_norm([p.grad for group in self.learned for p in group if p.grad is not None])
+        self.curve.index_copy_(0, self.iteration, torch.stack([loss.detach(), norm]).unsqueeze(0))
         self.optimiser.step()
         self.seeds += len(self.seeds)
         self.iteration += 1

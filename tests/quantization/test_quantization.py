@@ -9,6 +9,7 @@ import timm
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from torch import nn
 
 from pipeline_lib.errors import InputError
@@ -16,7 +17,8 @@ from pipeline_lib.fakequant import reference_only
 from pipeline_lib.models.classifier import load_classifier
 from pipeline_lib.models.units import reconstruction_units
 from pipeline_lib.params.base import read
-from pipeline_lib.params.reconstruct import Precision, Reconstruct
+from pipeline_lib.params.everything import read_everything
+from pipeline_lib.params.reconstruct import Method, Override, Precision, Reconstruct
 from pipeline_lib.quantization.attach import attach, fold, make_scheme, quant_layers, quantizers
 from pipeline_lib.quantization.checkpoint import load_quantized
 from pipeline_lib.quantization.dataflow import layers, observe
@@ -24,7 +26,10 @@ from pipeline_lib.quantization.initialise import layer_norm_readers, search_rang
 from pipeline_lib.quantization.packing import pack, unpack
 from pipeline_lib.quantization.policies import Bits
 from pipeline_lib.quantization.quantize import quantize
+from pipeline_lib.quantization.quantizers import UniformQuantizer
 from pipeline_lib.quantization.ranges import search_asymmetric, search_symmetric
+from pipeline_lib.quantization.step import class_divergence
+from tests.conftest import ROOT
 
 SMALL_VIT = {"img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
 SMALL_SWIN = {"img_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": 16, "depths": (2, 2), "num_heads": (2, 4)}
@@ -45,6 +50,13 @@ FAMILIES = {  # timm's name, arguments, image size
     "swin-padded": ("swin_tiny_patch4_window7_224", SMALL_SWIN | {"window_size": 5}, 32),
 }
 W2A4 = Precision(weight_bits=2, activation_bits=4, cnn_policy="brecq", vit_policy="vit")
+
+PRESET = read_everything(ROOT / "pipeline_lib/presets/default.yaml")
+METHODS = {family: PRESET.methods[getattr(PRESET.reconstruct, family)] for family in ("cnn", "vit")}
+
+
+def methods(iterations: int) -> dict[str, Method]:
+    return {family: method.model_copy(update={"iterations": iterations}) for family, method in METHODS.items()}
 
 
 def network(family: str) -> tuple[nn.Module, torch.Tensor]:
@@ -73,7 +85,7 @@ def test_folded_and_attached_but_off_is_the_float_network(family: str) -> None:
     names = layers(observe(built, blank))
     convolutions = {n for n, m in built.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
     assert set(names) == convolutions
-    attach(built, blank, make_scheme(built, blank, W2A4, "log-sqrt2"))
+    attach(built, blank, make_scheme(built, blank, W2A4, "log-sqrt2", METHODS))
     assert set(quant_layers(built)) == convolutions
     assert torch.allclose(built(x), expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
 
@@ -81,7 +93,7 @@ def test_folded_and_attached_but_off_is_the_float_network(family: str) -> None:
 def test_attention_products_are_quantized() -> None:
     built, x = network("vit")
     blank = fold(built, tuple(x.shape[1:]))
-    attach(built, blank, make_scheme(built, blank, W2A4, "log-sqrt2"))
+    attach(built, blank, make_scheme(built, blank, W2A4, "log-sqrt2", METHODS))
     names = [n.removeprefix("blocks.0.attn.") for n in quantizers(built) if n.startswith("blocks.0.attn.")]
     assert {"q_quantizer", "k_quantizer", "v_quantizer", "softmax_quantizer"} < set(names)
 
@@ -89,7 +101,7 @@ def test_attention_products_are_quantized() -> None:
 def test_a_network_whose_layers_are_not_called_is_refused() -> None:
     built = timm.create_model("swinv2_tiny_window8_256", img_size=32, window_size=4, embed_dim=12, depths=(1, 1, 1, 1))
     with pytest.raises(InputError, match=r"attn\.qkv .* not called"):
-        make_scheme(built, torch.zeros(1, 3, 32, 32), W2A4, "uniform")
+        make_scheme(built, torch.zeros(1, 3, 32, 32), W2A4, "uniform", METHODS)
 
 
 @pytest.mark.parametrize(("family", "norms"), [("swin", 9), ("swin-padded", 5)])
@@ -100,7 +112,7 @@ def test_layer_norm_reparameterisation_reaches_through_windows(family: str, norm
     blank = fold(built, tuple(x.shape[1:]))
     readers = layer_norm_readers(observe(built, blank))
     assert len(readers) == norms
-    attach(built, blank, make_scheme(built, blank, W2A4, "log-sqrt2"))
+    attach(built, blank, make_scheme(built, blank, W2A4, "log-sqrt2", METHODS))
     search_ranges(built, [x], readers)
     for quantizer in quantizers(built).values():
         quantizer.enabled = False
@@ -115,7 +127,7 @@ def test_layer_norm_reparameterisation_keeps_the_function() -> None:
     assert readers == {
         f"blocks.{i}.{n}": [f"blocks.{i}.{r}"] for i in (0, 1) for n, r in (("norm1", "attn.qkv"), ("norm2", "mlp.fc1"))
     }
-    attach(built, blank, make_scheme(built, blank, W2A4, "log-sqrt2"))
+    attach(built, blank, make_scheme(built, blank, W2A4, "log-sqrt2", METHODS))
     before = built.blocks[0].norm1.weight.clone()
     search_ranges(built, [x], readers)
     assert not torch.equal(before, built.blocks[0].norm1.weight)
@@ -131,7 +143,7 @@ def test_layer_norm_reparameterisation_keeps_the_function() -> None:
 def test_policies_of_cnns(policy: str, eight_weights: set[int], eight_inputs: set[int]) -> None:
     built, x = network("resnet")
     blank = fold(built, tuple(x.shape[1:]))
-    scheme = make_scheme(built, blank, W2A4.model_copy(update={"cnn_policy": policy}), "log-sqrt2")
+    scheme = make_scheme(built, blank, W2A4.model_copy(update={"cnn_policy": policy}), "log-sqrt2", METHODS)
     names = list(scheme.bits)
     assert {n for n, b in scheme.bits.items() if b.weight == 8} == {names[i] for i in eight_weights}
     assert {n for n, b in scheme.bits.items() if b.activation == 8} == {names[i] for i in eight_inputs}
@@ -141,7 +153,7 @@ def test_policies_of_cnns(policy: str, eight_weights: set[int], eight_inputs: se
 def test_layers_that_read_one_tensor_share_its_quantizer() -> None:
     built, x = network("resnet")
     blank = fold(built, tuple(x.shape[1:]))
-    attach(built, blank, make_scheme(built, blank, W2A4, "log-sqrt2"))
+    attach(built, blank, make_scheme(built, blank, W2A4, "log-sqrt2", METHODS))
     block = built.layer3[0]
     assert block.conv1.input_quantizer is block.downsample[0].input_quantizer
     assert block.conv1.input_quantizer is not block.conv2.input_quantizer
@@ -192,9 +204,9 @@ def calibration(workspace: Path) -> dict[str, Path]:
     return paths
 
 
-def run(calibration: Path, model: str, out: Path, **changes: object) -> Path:
+def run(calibration: Path, model: str, out: Path, how: dict[str, Method] | None = None, **changes: object) -> Path:
     params = read(Reconstruct, "reconstruct").model_copy(update=changes)
-    quantize(calibration, Path("world/classifiers") / model, W2A4, params, torch.device("cpu"), out)
+    quantize(calibration, Path("world/classifiers") / model, W2A4, params, how or methods(4), torch.device("cpu"), out)
     return out
 
 
@@ -206,6 +218,7 @@ def test_checkpoint_gives_the_same_logits_bit_for_bit(calibration: dict[str, Pat
         "nearest.safetensors",
         "quantization.json",
         "blocks.csv",
+        "curves.csv",
     }
     first, second = load_quantized(out).network, load_quantized(out).network
     x = torch.randn(4, *load_quantized(out).data_config["input_size"])
@@ -225,11 +238,11 @@ def test_same_input_same_bytes_and_a_killed_run_ends_the_same(
     whole = {p.name: p.read_bytes() for p in run(calibration["resnet"], "resnet", Path("whole")).iterdir()}
     real, calls = module.reconstruct_unit, []
 
-    def failing(name: str, *arguments: object) -> object:
+    def failing(name: str, *arguments: object, **more: object) -> object:
         calls.append(name)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return real(name, *arguments)
+        return real(name, *arguments, **more)
 
     monkeypatch.setattr(module, "reconstruct_unit", failing)
     with pytest.raises(KeyboardInterrupt):
@@ -256,19 +269,65 @@ def test_compiled_operators_and_the_reference_give_the_same_network(
 def test_reconstruction_lowers_the_loss_of_a_unit(calibration: dict[str, Path], model: str) -> None:
     import pandas as pd
 
-    params = read(Reconstruct, "reconstruct")
-    family = (params.vit if model == "vit" else params.cnn).model_copy(update={"iterations": 60})
-    out = run(calibration[model], model, Path("out"), **{"vit" if model == "vit" else "cnn": family})
+    out = run(calibration[model], model, Path("out"), methods(60))
     table = pd.read_csv(out / "blocks.csv")
     inner = table.iloc[1:-1]
     assert (inner["loss_after"] < inner["loss_before"]).all(), table
     assert (table["flipped"] <= 1).all()
+    curves = pd.read_csv(out / "curves.csv")
+    assert set(table["unit"]) - set(curves["unit"]) == ({"conv1"} if model == "resnet" else set()), (
+        "8 bits: not learned"
+    )
+    assert (curves.groupby("unit")["iteration"].max() == 60).all()
+    assert (curves["gradient_norm"] > 0).all()
+
+
+@pytest.mark.parametrize(("name", "model"), [("qdrop", "resnet"), ("brecq", "resnet"), ("repq-vit", "vit")])
+def test_the_other_methods(calibration: dict[str, Path], name: str, model: str) -> None:
+    method = PRESET.methods[name]
+    method = method.model_copy(update={"iterations": min(method.iterations, 4)})
+    out = run(calibration[model], model, Path("out"), {"cnn": method, "vit": method})
+    restored = load_quantized(out).network
+    signs = {q.symmetric for q in quantizers(restored).values() if isinstance(q, UniformQuantizer)}
+    assert False in signs, "activations are asymmetric"
+    if name == "repq-vit":
+        first, second = load_file(out / "model.safetensors"), load_file(out / "nearest.safetensors")
+        assert all(torch.equal(first[key], second[key]) for key in first), "nothing is reconstructed"
+
+
+def test_the_head_may_be_reconstructed_by_the_divergence_of_its_classes(calibration: dict[str, Path]) -> None:
+    squared = methods(20)
+    kl = {family: method.model_copy(update={"head": "kl"}) for family, method in squared.items()}
+    one = load_file(run(calibration["vit"], "vit", Path("squared"), squared) / "model.safetensors")
+    two = load_file(run(calibration["vit"], "vit", Path("kl"), kl) / "model.safetensors")
+    differing = {key.split(".")[0] for key in one if not torch.equal(one[key], two[key])}
+    assert differing == {"head"}
+
+
+def test_class_divergence() -> None:
+    logits = torch.randn(5, 10)
+    assert class_divergence(logits + 3, logits).item() == pytest.approx(0, abs=1e-6)
+    other = torch.randn(5, 10)
+    p, q = logits.softmax(-1), other.softmax(-1)
+    assert class_divergence(other, logits).item() == pytest.approx((p * (p / q).log()).sum(1).mean().item(), rel=1e-4)
+
+
+def test_overrides_by_pattern() -> None:
+    built, x = network("resnet")
+    blank = fold(built, tuple(x.shape[1:]))
+    overrides = {"layer?.0.conv1": Override(weight_bits=6), "layer2.*": Override(activation_bits=5)}
+    bits = make_scheme(built, blank, W2A4.model_copy(update={"overrides": overrides}), "uniform", METHODS).bits
+    assert bits["layer2.0.conv1"] == Bits(6, 5)
+    assert bits["layer2.0.conv2"] == Bits(2, 5)
+    assert bits["layer3.0.conv2"] == Bits(2, 4)
+    with pytest.raises(InputError, match=r"no layer matches the override 'layer9\.\*'; there are conv1, "):
+        make_scheme(built, blank, W2A4.model_copy(update={"overrides": {"layer9.*": Override()}}), "uniform", METHODS)
 
 
 def test_soft_rounding_starts_at_the_float_weight() -> None:
     built, x = network("resnet")
     blank = fold(built, tuple(x.shape[1:]))
-    attach(built, blank, make_scheme(built, blank, W2A4.model_copy(update={"weight_bits": 8}), "log-sqrt2"))
+    attach(built, blank, make_scheme(built, blank, W2A4.model_copy(update={"weight_bits": 8}), "log-sqrt2", METHODS))
     layer = built.layer1[0].conv1
     expected = copy.deepcopy(layer)(x[:, :1].expand(-1, 64, -1, -1))
     layer.search_grid()
