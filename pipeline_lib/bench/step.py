@@ -16,7 +16,8 @@ from pipeline_lib.progress import ProgressBar
 from pipeline_lib.quantization.attach import attach, fold, make_scheme
 from pipeline_lib.quantization.capture import run_unit, unit_inputs
 from pipeline_lib.quantization.initialise import search_ranges
-from pipeline_lib.quantization.reconstruction import UnitData, reconstruct_unit
+from pipeline_lib.quantization.reconstruction import reconstruct_unit
+from pipeline_lib.quantization.step import UnitData
 
 UNIT = "layer1.0"  # of a ResNet-18 at 64x64 pixels: two 3x3 convolutions of 64 channels at 16x16
 IMAGES, BATCH = 128, 64

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pipeline_lib.quantization.reconstruction import reconstruction_error
+from pipeline_lib.quantization.step import reconstruction_error
 
 
 @torch.inference_mode()

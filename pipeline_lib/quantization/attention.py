@@ -28,7 +28,8 @@ class _QuantAttention(nn.Module):
         """softmax(scale q k^T + bias) v; (batch, heads, tokens, head channels) -> (batch, tokens, channels)."""
         scores = (self.q_quantizer(q) * scale) @ self.k_quantizer(k).transpose(-2, -1)
         weights = self.softmax_quantizer((scores if bias is None else scores + bias).softmax(-1))
-        return (weights @ self.v_quantizer(v)).transpose(1, 2).flatten(2)
+        mixed: Tensor = weights @ self.v_quantizer(v)
+        return mixed.transpose(1, 2).flatten(2)
 
 
 def heads(qkv: Tensor, count: int) -> tuple[Tensor, ...]:

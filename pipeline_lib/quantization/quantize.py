@@ -30,7 +30,8 @@ from pipeline_lib.quantization.capture import run_unit, unit_inputs
 from pipeline_lib.quantization.checkpoint import describe, restore, save_network, save_unit
 from pipeline_lib.quantization.dataflow import chained, observe
 from pipeline_lib.quantization.initialise import layer_norm_readers, search_ranges
-from pipeline_lib.quantization.reconstruction import UnitData, reconstruct_unit
+from pipeline_lib.quantization.reconstruction import reconstruct_unit
+from pipeline_lib.quantization.step import UnitData
 
 MODEL, NEAREST, DESCRIPTION = "model.safetensors", "nearest.safetensors", "quantization.json"
 BLOCKS, CURVES = "blocks.csv", "curves.csv"
@@ -112,10 +113,10 @@ def quantize(
                     seconds[name] = round(time.monotonic() - began, 3)
                 rows = read_json(work.units / row)
                 bar.advance(1, f"{name}: loss {rows['loss_before']:.4g} -> {rows['loss_after']:.4g}")
-        table = pd.DataFrame([read_json(work.units / f"unit-{n:03d}.json") for n in range(len(units))])
-        curves = [(row.unit, *point) for row in table.itertuples() for point in row.curve]
+        results = [read_json(work.units / f"unit-{n:03d}.json") for n in range(len(units))]
+        curves = [(result["unit"], *point) for result in results for point in result.pop("curve")]
         with work.writing(BLOCKS) as path:
-            table.drop(columns="curve").to_csv(path, index=False)
+            pd.DataFrame(results).to_csv(path, index=False)
         with work.writing(CURVES) as path:
             pd.DataFrame(curves, columns=["unit", "iteration", "loss", "gradient_norm"]).to_csv(path, index=False)
         with work.writing(MODEL) as path:
