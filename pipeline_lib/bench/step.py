@@ -37,7 +37,7 @@ def compare_steps(device: torch.device, preset: Path) -> pd.DataFrame:
     attach(quantized, blank, scheme)
     network, quantized = place(network, device), place(quantized, device)
     batches = list(torch.randn(IMAGES, 3, 64, 64, device=device).split(BATCH))
-    search_ranges(quantized, batches, {})
+    search_ranges(quantized, batches, {}, methods["cnn"].ranges)
     inputs = unit_inputs(quantized, UNIT, batches), unit_inputs(network, UNIT, batches)
     data = UnitData(*inputs, run_unit(network.get_submodule(UNIT), inputs[1], BATCH))
     unit = quantized.get_submodule(UNIT)

@@ -152,7 +152,7 @@ def _gap(
     loaded = load_classifier(classifier)
     fold(loaded.network, tuple(loaded.data_config["input_size"]))
     reference = place(loaded.network, device)
-    units = pd.read_csv(quantized / BLOCKS)["unit"].tolist()
+    units = [unit.split("+")[-1] for unit in pd.read_csv(quantized / BLOCKS)["unit"]]  # of merged blocks the last
     normalise, size, count = Normaliser(loaded.data_config, device), params.batch_size, params.gap_images
     seen = read_images(calibration)[:count]
     unseen = np.concatenate([p for _, p, _ in islice(batches(labelled, loaded.data_config, params), -(-count // size))])

@@ -1,7 +1,7 @@
 """Reconstruction units: the blocks of a network, and the layers that stand outside of any."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 # Names that timm gives the blocks of each family; tried in this order.
 BLOCKS = (
@@ -12,6 +12,17 @@ BLOCKS = (
     r"stages\.\d+\.blocks\.\d+",  # ConvNeXt
     r"blocks\.\d+",  # ViT, DeiT
 )
+
+
+def merge(units: Sequence[str], chained: Collection[str], size: int) -> list[tuple[str, ...]]:
+    """Runs of up to `size` units each of which, but the first, reads what the one before it writes."""
+    groups: list[tuple[str, ...]] = []
+    for unit in units:
+        if groups and unit in chained and len(groups[-1]) < size:
+            groups[-1] += (unit,)
+        else:
+            groups.append((unit,))
+    return groups
 
 
 def reconstruction_units(module_names: Iterable[str], layers: Sequence[str]) -> list[tuple[str, list[str]]]:

@@ -8,6 +8,7 @@ from pipeline_lib.params.base import Section
 
 Bits = Annotated[int, Field(ge=2, le=8)]
 Rate = Annotated[float, Field(ge=0)]
+Ranges = Literal["lp", "percentile", "minmax"]
 
 
 class Override(Section):
@@ -32,7 +33,10 @@ class Precision(Section):
 class Method(Section):
     """How a unit is reconstructed; what sets BRECQ, QDrop, GENIE-M and RepQ-ViT apart."""
 
-    iterations: Annotated[int, Field(ge=0)]  # a unit
+    ranges: Ranges  # of weights and activations, before reconstruction
+    merge: Annotated[int, Field(ge=1)]  # adjacent blocks that make a unit (MRECG)
+    iterations: Annotated[int, Field(ge=0)]  # a unit; 0: rounded to nearest
+    early_stop: Rate  # relative fall of the loss below which a unit is finished early; 0: never
     learning_rate_rounding: Rate
     learning_rate_weight_step: Rate  # of the logarithm of the step: relative; 0 keeps the step
     learning_rate_activation_step: Rate  # of the logarithm of the step: relative

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from pipeline_lib.params.reconstruct import Ranges
 from pipeline_lib.quantization.attach import quant_layers, quantizers
 from pipeline_lib.quantization.dataflow import Call
 from pipeline_lib.quantization.quantizers import QuantLayer, UniformQuantizer
@@ -33,7 +34,9 @@ def layer_norm_readers(calls: Sequence[Call]) -> dict[str, list[str]]:
 
 
 @torch.no_grad()
-def search_ranges(network: nn.Module, batches: Sequence[Tensor], norm_readers: dict[str, list[str]]) -> None:
+def search_ranges(
+    network: nn.Module, batches: Sequence[Tensor], norm_readers: dict[str, list[str]], how: Ranges
+) -> None:
     """Give every quantizer its grid, from one pass of the float network, and every weight its grid.
 
     Where LayerNorm feeds linear layers its channels differ too much for one step: the norm is reparameterised.
@@ -59,14 +62,16 @@ def search_ranges(network: nn.Module, batches: Sequence[Tensor], norm_readers: d
     for quantizer in quantizers(network).values():
         values = torch.cat(seen[quantizer])
         if isinstance(quantizer, UniformQuantizer) and quantizer in normalised:
-            reparameterise(*normalised[quantizer], quantizer, values)
+            reparameterise(*normalised[quantizer], quantizer, values, how)
         else:
-            quantizer.search_grid(values)
+            quantizer.search_grid(values, how)
     for layer in layers.values():
-        layer.search_grid()
+        layer.search_grid(how)
 
 
-def reparameterise(norm: nn.LayerNorm, readers: list[QuantLayer], quantizer: UniformQuantizer, tokens: Tensor) -> None:
+def reparameterise(
+    norm: nn.LayerNorm, readers: list[QuantLayer], quantizer: UniformQuantizer, tokens: Tensor, how: Ranges
+) -> None:
     """RepQ-ViT (Li et al. 2023): one step for all channels of a LayerNorm's output, without changing the function.
 
     tokens: (n, channels). With per-channel steps s_c and zero points z_c, s and z their means (z rounded: a
@@ -74,7 +79,7 @@ def reparameterise(norm: nn.LayerNorm, readers: list[QuantLayer], quantizer: Uni
     r, its bias becomes bias / r - t, the readers' weight is multiplied by r and their bias grows by (W r) t.
     """
     sample = tokens[:: max(1, len(tokens) // ROWS)]
-    steps, zeros = search_asymmetric(sample, quantizer.bits, 1)
+    steps, zeros = search_asymmetric(sample, quantizer.bits, 1, how)
     step, zero = steps.mean(), zeros.mean().round()
     r = steps / step
     t = zero * step - zeros * steps / r

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from pipeline_lib.models.classifier import Classifier, load_classifier
 from pipeline_lib.models.device import place
 from pipeline_lib.models.normalise import Normaliser
 from pipeline_lib.models.preprocessing import Pixels
-from pipeline_lib.models.units import reconstruction_units
+from pipeline_lib.models.units import merge, reconstruction_units
 from pipeline_lib.params.reconstruct import Method, Precision, Reconstruct
 from pipeline_lib.progress import ProgressBar
 from pipeline_lib.quantization.attach import Scheme, attach, fold, make_scheme, method_for, quant_layers
@@ -88,32 +88,9 @@ def quantize(
                 save_network(path, _rounded_to_nearest(quantized))
         units = [name for name, _ in reconstruction_units((n for n, _ in reference.named_modules()), names)]
         chain = chained(reference, batches[0][:1], units)
-        previous: UnitData | None = None  # of the unit before, if it was reconstructed in this run
-        seconds: dict[str, float] = {}
-        with ProgressBar(f"reconstruct {out.name}", len(units)) as bar:
-            for number, name in enumerate(units):
-                began, unit = time.monotonic(), quantized.get_submodule(name)
-                weights, row = f"unit-{number:03d}.safetensors", f"unit-{number:03d}.json"
-                if work.done(weights) and work.done(row):
-                    restore(work.units / weights, unit)
-                    previous = None
-                else:
-                    if previous is not None and name in chain:
-                        before = quantized.get_submodule(units[number - 1])
-                        inputs = run_unit(before, previous.quantized_input, BATCH), previous.target
-                    else:
-                        inputs = unit_inputs(quantized, name, batches), unit_inputs(reference, name, batches)
-                    data = UnitData(*inputs, run_unit(reference.get_submodule(name), inputs[1], BATCH))
-                    previous = data
-                    result = reconstruct_unit(name, unit, data, params, method, head=name == units[-1])
-                    with work.writing(weights) as path:
-                        save_unit(path, unit)
-                    with work.writing(row) as path:
-                        write_json(path, asdict(result))
-                    seconds[name] = round(time.monotonic() - began, 3)
-                rows = read_json(work.units / row)
-                bar.advance(1, f"{name}: loss {rows['loss_before']:.4g} -> {rows['loss_after']:.4g}")
-        results = [read_json(work.units / f"unit-{n:03d}.json") for n in range(len(units))]
+        groups = merge(units, chain, method.merge)
+        seconds = _reconstruct(work, reference, quantized, groups, chain, batches, params, method, out.name)
+        results = [read_json(work.units / f"unit-{n:03d}.json") for n in range(len(groups))]
         curves = [(result["unit"], *point) for result in results for point in result.pop("curve")]
         with work.writing(BLOCKS) as path:
             pd.DataFrame(results).to_csv(path, index=False)
@@ -131,6 +108,51 @@ def quantize(
         "calibration_images": len(images),
         "unit_seconds_in_this_run": seconds,
     }
+
+
+def _reconstruct(
+    work: WorkDirectory,
+    reference: nn.Module,
+    quantized: nn.Module,
+    groups: Sequence[tuple[str, ...]],
+    chain: Collection[str],
+    batches: list[torch.Tensor],
+    params: Reconstruct,
+    method: Method,
+    title: str,
+) -> dict[str, float]:
+    """Reconstruct the groups of blocks in order, each into files of the work directory; seconds of those done now."""
+    previous: UnitData | None = None  # of the unit before, if it was reconstructed in this run
+    seconds: dict[str, float] = {}
+    with ProgressBar(f"reconstruct {title}", len(groups)) as bar:
+        for number, group in enumerate(groups):
+            began, name, unit = time.monotonic(), "+".join(group), _joined(quantized, group)
+            weights, row = f"unit-{number:03d}.safetensors", f"unit-{number:03d}.json"
+            if work.done(weights) and work.done(row):
+                restore(work.units / weights, unit)
+                previous = None
+            else:
+                if previous is not None and group[0] in chain:
+                    before = _joined(quantized, groups[number - 1])
+                    inputs = run_unit(before, previous.quantized_input, BATCH), previous.target
+                else:
+                    inputs = unit_inputs(quantized, group[0], batches), unit_inputs(reference, group[0], batches)
+                data = UnitData(*inputs, run_unit(_joined(reference, group), inputs[1], BATCH))
+                previous = data
+                result = reconstruct_unit(name, unit, data, params, method, head=number + 1 == len(groups))
+                with work.writing(weights) as path:
+                    save_unit(path, unit)
+                with work.writing(row) as path:
+                    write_json(path, asdict(result))
+                seconds[name] = round(time.monotonic() - began, 3)
+            rows = read_json(work.units / row)
+            bar.advance(1, f"{name}: loss {rows['loss_before']:.4g} -> {rows['loss_after']:.4g}")
+    return seconds
+
+
+def _joined(network: nn.Module, group: tuple[str, ...]) -> nn.Module:
+    blocks = [network.get_submodule(name) for name in group]
+    return blocks[0] if len(blocks) == 1 else nn.Sequential(*blocks)
 
 
 def read_images(path: Path) -> Pixels:
@@ -164,10 +186,11 @@ def _prepare(
     quantized = copy.deepcopy(reference)
     readers = layer_norm_readers(observe(quantized, blank))
     scheme = make_scheme(quantized, blank, precision, params.softmax, methods)
+    ranges = method_for(list(scheme.bits), methods).ranges
     attach(quantized, blank, scheme)
     reference, quantized = place(reference, device), place(quantized, device)
     count = -(-params.range_images // BATCH)
-    search_ranges(quantized, batches[:count], readers)
+    search_ranges(quantized, batches[:count], readers, ranges)
     return reference, quantized, scheme
 
 

@@ -6,6 +6,7 @@ from torch.func import functional_call
 
 from pipeline_lib.fakequant import fake_quant, fake_quant_drop, log_sqrt2_quant, soft_round
 from pipeline_lib.fakequant.reference import GAMMA, ZETA
+from pipeline_lib.params.reconstruct import Ranges
 from pipeline_lib.quantization.ranges import search_asymmetric, search_symmetric, subsample
 
 
@@ -30,12 +31,12 @@ class UniformQuantizer(nn.Module):
         """Quantize from now on."""
         self.step, self.zero_point, self.enabled = step, zero_point, True
 
-    def search_grid(self, values: Tensor) -> None:
+    def search_grid(self, values: Tensor, how: Ranges) -> None:
         """Search the grid on a sample of the values to come."""
         if self.symmetric:
-            step, zero_point, self.qmin, self.qmax = search_symmetric(subsample(values), self.bits)
+            step, zero_point, self.qmin, self.qmax = search_symmetric(subsample(values), self.bits, how)
         else:
-            step, zero_point = search_asymmetric(subsample(values), self.bits, None)
+            step, zero_point = search_asymmetric(subsample(values), self.bits, None, how)
         self.set_grid(step, zero_point)
 
     def learn(self, drop: float) -> nn.Parameter:
@@ -73,7 +74,7 @@ class LogSqrt2Quantizer(nn.Module):
         self.bits, self.enabled = bits, False
         self.register_buffer("step", torch.tensor(1.0))
 
-    def search_grid(self, values: Tensor) -> None:
+    def search_grid(self, values: Tensor, how: Ranges) -> None:  # noqa: ARG002 as its sibling's
         """The largest value is the first level."""
         self.step, self.enabled = values.max(), True
 
@@ -120,9 +121,9 @@ class QuantLayer(nn.Module):
     def _per_channel(self, parameter: Tensor) -> Tensor:
         return parameter.view(-1, *[1] * (self.weight.dim() - 1))
 
-    def search_grid(self) -> None:
+    def search_grid(self, how: Ranges) -> None:
         """Search the grid of the float weight."""
-        self.step, self.zero_point = search_asymmetric(self.weight, self.weight_bits, 0)
+        self.step, self.zero_point = search_asymmetric(self.weight, self.weight_bits, 0, how)
 
     def nearest(self) -> Tensor:
         """Integers of the float weight, each rounded to nearest."""

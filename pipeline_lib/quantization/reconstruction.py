@@ -70,7 +70,8 @@ def reconstruct_unit(
         seed = seed_of("reconstruct", params.seed, name)
         step = Step(unit, layers, activations, train, method, params.batch_size, loss, seed)
         run(step)
-        curve, flipped = _thinned(step.curve), [layer.harden() for layer in layers]
+        curve = _thinned(step.curve[: int(step.iteration)])
+        flipped = [layer.harden() for layer in layers]
     for quantizer in activations:
         quantizer.freeze()
     sizes = [layer.integers.numel() for layer in layers]

@@ -16,6 +16,7 @@ from pipeline_lib.quantization.quantizers import QuantLayer, UniformQuantizer
 BETA_FIRST, BETA_LAST = 20.0, 2.0  # exponent of the rounding regulariser, linear in between
 Loss = Callable[[Tensor, Tensor], Tensor]  # of a unit's output and the float unit's
 
+WINDOW = 500  # iterations that early stopping compares
 EAGER = 3  # iterations before the capture, which make the optimiser's state
 
 
@@ -74,6 +75,7 @@ class Step:
         iterations = method.iterations
         self.unit, self.data, self.loss, self.iterations, self.device = unit, data, loss, iterations, device
         self.keep, self.normalise = 1 - method.drop, method.normalise_loss
+        self.early_stop, self.regularised_from = method.early_stop, int(method.warmup * iterations)
         generator = torch.Generator().manual_seed(seed)
         batches = torch.randint(size, (iterations, min(batch_size, size)), generator=generator)
         self.batches = batches.to(device)
@@ -124,12 +126,24 @@ class Step:
         self.seeds += len(self.seeds)
         self.iteration += 1
 
+    def is_flat(self, done: int) -> bool:
+        """Whether the mean loss of the last WINDOW iterations is hardly below that of the WINDOW before them.
+
+        Looked at once a window, and once the regulariser has had two of them.
+        """
+        if not self.early_stop or done % WINDOW or done < self.regularised_from + 2 * WINDOW:
+            return False
+        before, last = self.curve[done - 2 * WINDOW : done, 0].view(2, WINDOW).mean(1).tolist()
+        return before - last < self.early_stop * before
+
 
 def run(step: Step) -> None:
-    """All iterations; on a GPU replayed from a graph."""
+    """All iterations, or fewer if the loss goes flat; on a GPU replayed from a graph."""
     if step.device.type != "cuda" or step.iterations <= EAGER:
-        for _ in range(step.iterations):
+        for i in range(step.iterations):
             step()
+            if step.is_flat(i + 1):
+                return
         return
     stream = torch.cuda.Stream(step.device)
     stream.wait_stream(torch.cuda.current_stream(step.device))
@@ -140,5 +154,7 @@ def run(step: Step) -> None:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step()
-    for _ in range(step.iterations - EAGER):
+    for i in range(EAGER, step.iterations):
         graph.replay()
+        if step.is_flat(i + 1):
+            return

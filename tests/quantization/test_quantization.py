@@ -15,10 +15,11 @@ from torch import nn
 from pipeline_lib.errors import InputError
 from pipeline_lib.fakequant import reference_only
 from pipeline_lib.models.classifier import load_classifier
-from pipeline_lib.models.units import reconstruction_units
+from pipeline_lib.models.units import merge, reconstruction_units
 from pipeline_lib.params.base import read
 from pipeline_lib.params.everything import read_everything
 from pipeline_lib.params.reconstruct import Method, Override, Precision, Reconstruct
+from pipeline_lib.quantization import step
 from pipeline_lib.quantization.attach import attach, fold, make_scheme, quant_layers, quantizers
 from pipeline_lib.quantization.checkpoint import load_quantized
 from pipeline_lib.quantization.dataflow import layers, observe
@@ -27,7 +28,7 @@ from pipeline_lib.quantization.packing import pack, unpack
 from pipeline_lib.quantization.policies import Bits
 from pipeline_lib.quantization.quantize import quantize
 from pipeline_lib.quantization.quantizers import UniformQuantizer
-from pipeline_lib.quantization.ranges import search_asymmetric, search_symmetric
+from pipeline_lib.quantization.ranges import PERCENTILES, search_asymmetric, search_symmetric
 from pipeline_lib.quantization.step import class_divergence
 from tests.conftest import ROOT
 
@@ -113,7 +114,7 @@ def test_layer_norm_reparameterisation_reaches_through_windows(family: str, norm
     readers = layer_norm_readers(observe(built, blank))
     assert len(readers) == norms
     attach(built, blank, make_scheme(built, blank, W2A4, "log-sqrt2", METHODS))
-    search_ranges(built, [x], readers)
+    search_ranges(built, [x], readers, "lp")
     for quantizer in quantizers(built).values():
         quantizer.enabled = False
     assert torch.allclose(built(x), expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
@@ -129,7 +130,7 @@ def test_layer_norm_reparameterisation_keeps_the_function() -> None:
     }
     attach(built, blank, make_scheme(built, blank, W2A4, "log-sqrt2", METHODS))
     before = built.blocks[0].norm1.weight.clone()
-    search_ranges(built, [x], readers)
+    search_ranges(built, [x], readers, "lp")
     assert not torch.equal(before, built.blocks[0].norm1.weight)
     for quantizer in quantizers(built).values():
         quantizer.enabled = False
@@ -159,6 +160,41 @@ def test_layers_that_read_one_tensor_share_its_quantizer() -> None:
     assert block.conv1.input_quantizer is not block.conv2.input_quantizer
 
 
+def test_ranges_by_percentile_and_by_extremes() -> None:
+    x = torch.randn(3, 200_000, generator=torch.Generator().manual_seed(0))
+    x[0, 0] = 1000
+    full, _ = search_asymmetric(x, 8, 0, "minmax")
+    assert full[0].item() == pytest.approx((1000 - x[0].min().item()) / 255, rel=1e-5)
+    clipped, _ = search_asymmetric(x, 8, 0, "percentile")
+    widths = [(x[1].quantile(p) - x[1].quantile(1 - p)).item() / 255 for p in PERCENTILES]
+    assert any(clipped[1].item() == pytest.approx(width, rel=1e-5) for width in widths)
+    assert search_symmetric(x[0], 8, "minmax")[0].item() == pytest.approx(1000 / 127, rel=0.01)
+
+
+def test_merged_blocks_are_chained() -> None:
+    assert merge(["a", "b", "c", "d", "e"], {"b", "c", "e"}, 2) == [("a", "b"), ("c",), ("d", "e")]
+    assert merge(["a", "b", "c"], {"b", "c"}, 1) == [("a",), ("b",), ("c",)]
+
+
+def test_merged_blocks_are_one_unit(calibration: dict[str, Path]) -> None:
+    method = METHODS["cnn"].model_copy(update={"iterations": 4, "merge": 2})
+    out = run(calibration["resnet"], "resnet", Path("out"), {"cnn": method, "vit": method})
+    units = [line.split(",")[0] for line in (out / "blocks.csv").read_text().splitlines()[1:]]
+    assert units == ["conv1", "layer1.0+layer2.0", "layer3.0+layer4.0", "fc"]
+    x = torch.randn(4, *load_quantized(out).data_config["input_size"])
+    assert load_quantized(out).network(x).isfinite().all()
+
+
+def test_a_flat_loss_ends_a_unit_early(calibration: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    import pandas as pd
+
+    monkeypatch.setattr(step, "WINDOW", 3)
+    method = METHODS["cnn"].model_copy(update={"iterations": 20, "warmup": 0.2, "early_stop": 10.0})
+    out = run(calibration["resnet"], "resnet", Path("out"), {"cnn": method, "vit": method})
+    last = pd.read_csv(out / "curves.csv").groupby("unit")["iteration"].max()
+    assert (last == 12).all(), "the first multiple of 3 with two windows after iteration 4"
+
+
 def test_units() -> None:
     built, x = network("vit")
     names = layers(observe(built, x))
@@ -182,17 +218,17 @@ def test_packing_is_reversible_and_tight(bits: int, count: int, seed: int) -> No
 def test_ranges() -> None:
     x = torch.randn(4, 1000, generator=torch.Generator().manual_seed(0)) * torch.tensor([[0.1], [1], [10], [1]])
     x[3] = x[3].abs()
-    step, zero = search_asymmetric(x, 4, 0)
-    assert step[1] / step[0] == pytest.approx(10, rel=0.3)
+    steps, zero = search_asymmetric(x, 4, 0, "lp")
+    assert steps[1] / steps[0] == pytest.approx(10, rel=0.3)
     assert zero[3] == 0
     assert torch.equal(zero, zero.round())
-    one, _ = search_asymmetric(x[1], 4, None)
-    assert one == pytest.approx(step[1].item()), "all channels at once is each channel alone"
+    one, _ = search_asymmetric(x[1], 4, None, "lp")
+    assert one == pytest.approx(steps[1].item()), "all channels at once is each channel alone"
     outlier = torch.cat([x[1], torch.tensor([100.0])])
-    assert search_symmetric(outlier, 4)[0] < 100 / 7
-    assert search_symmetric(x[3], 4)[2:] == (0, 15)
-    assert search_symmetric(x[1], 4)[2:] == (-8, 7)
-    assert search_asymmetric(torch.zeros(8), 4, None)[0] > 0
+    assert search_symmetric(outlier, 4, "lp")[0] < 100 / 7
+    assert search_symmetric(x[3], 4, "lp")[2:] == (0, 15)
+    assert search_symmetric(x[1], 4, "lp")[2:] == (-8, 7)
+    assert search_asymmetric(torch.zeros(8), 4, None, "lp")[0] > 0
 
 
 @pytest.fixture
@@ -330,7 +366,7 @@ def test_soft_rounding_starts_at_the_float_weight() -> None:
     attach(built, blank, make_scheme(built, blank, W2A4.model_copy(update={"weight_bits": 8}), "log-sqrt2", METHODS))
     layer = built.layer1[0].conv1
     expected = copy.deepcopy(layer)(x[:, :1].expand(-1, 64, -1, -1))
-    layer.search_grid()
+    layer.search_grid("lp")
     layer.learn()
     soft = layer(x[:, :1].expand(-1, 64, -1, -1))
     assert torch.allclose(soft, expected, atol=0.05 * expected.abs().max().item())
