@@ -4,7 +4,7 @@ import platform
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,10 @@ from pipeline_lib.artifacts.files import atomic
 from pipeline_lib.errors import InputError, exit_code
 from pipeline_lib.params.base import PARAMS_FILE
 from pipeline_lib.params.everything import read_everything
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
 
 PRESETS = Path(__file__).parent / "presets"
 PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "timm", "dvc", "webdataset", "pillow", "pandas")
@@ -33,14 +37,29 @@ def doctor() -> None:
     raise typer.Exit(exit_code(_examine))
 
 
-@app.command()
-def bench(
-    subject: Annotated[str, typer.Argument(help="fakequant.")],
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+bench = typer.Typer(no_args_is_help=True, help="Measure speed, as ratios within one run.")
+app.add_typer(bench, name="bench")
+DeviceName = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
+
+
+@bench.command("fakequant")
+def bench_fakequant(
+    device: DeviceName = "cpu",
     out: Annotated[Path, typer.Option(help="CSV file to write.")] = Path("bench-fakequant.csv"),
 ) -> None:
-    """Compare our operators with what else computes the same; a copy in the same run gives the scale."""
-    raise typer.Exit(exit_code(lambda: _bench(subject, device, out)))
+    """Our operators against what else computes the same, and a whole step of a ResNet block; a copy gives the scale."""
+    raise typer.Exit(exit_code(lambda: _bench_fakequant(device, out)))
+
+
+@bench.command("reconstruct")
+def bench_reconstruct(
+    model: Annotated[str, typer.Option(help="A timm name.")] = "resnet18",
+    image_size: Annotated[int, typer.Option(help="Pixels.")] = 224,
+    device: DeviceName = "cpu",
+    out: Annotated[Path, typer.Option(help="CSV file to write.")] = Path("bench-reconstruct.csv"),
+) -> None:
+    """Seconds of a reconstruction step of every unit, next to the same step in plain PyTorch."""
+    raise typer.Exit(exit_code(lambda: _bench_reconstruct(model, image_size, device, out)))
 
 
 def _write_preset(name: str) -> None:
@@ -76,24 +95,43 @@ def _examine() -> None:
         print(f"fake-quant operators on {device}: {backend(device)}")
 
 
-def _bench(subject: str, device_name: str, out: Path) -> None:
-    if subject != "fakequant":
-        raise InputError(f"no benchmark {subject!r}; there is fakequant")
+def _bench_fakequant(device_name: str, out: Path) -> None:
+    from pipeline_lib.bench.fakequant import compare_operators
+    from pipeline_lib.bench.reconstruct import compare_units
+
+    device = _bench_device(device_name)
+    _show(compare_units(device, PRESETS / "default.yaml", "resnet18", 64, ["layer1.0"]))
+    _write(compare_operators(device), out)
+
+
+def _bench_reconstruct(model: str, image_size: int, device_name: str, out: Path) -> None:
+    from pipeline_lib.bench.reconstruct import compare_units
+
+    device = _bench_device(device_name)
+    table = compare_units(device, PRESETS / "imagenet.yaml", model, image_size)
+    _write(table, out)
+    print(f"all units, 20,000 iterations each: {table['hours_of_20000'].sum():.1f} hours")
+
+
+def _bench_device(name: str) -> "torch.device":
     import torch
 
-    from pipeline_lib.bench.fakequant import compare_operators
-    from pipeline_lib.bench.step import compare_steps
     from pipeline_lib.fakequant import backend
 
-    if device_name not in ("cpu", "cuda") or (device_name == "cuda" and not torch.cuda.is_available()):
-        raise InputError(f"--device: expected cpu, or cuda where torch sees one, found {device_name}")
-    device = torch.device(device_name)
-    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    print(f"{name}, torch {version('torch')}, operators {backend(device)}")
-    steps = compare_steps(device, PRESETS / "default.yaml")
-    print(steps.to_string(index=False, float_format="%.2f"))
-    table = compare_operators(device)
+    if name not in ("cpu", "cuda") or (name == "cuda" and not torch.cuda.is_available()):
+        raise InputError(f"--device: expected cpu, or cuda where torch sees one, found {name}")
+    device = torch.device(name)
+    hardware = torch.cuda.get_device_name() if name == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    print(f"{hardware}, torch {version('torch')}, operators {backend(device)}")
+    return device
+
+
+def _show(table: "pd.DataFrame") -> None:
     print(table.to_string(index=False, float_format="%.2f"))
+
+
+def _write(table: "pd.DataFrame", out: Path) -> None:
+    _show(table)
     with atomic(out) as path:
         table.to_csv(path, index=False)
     print(f"written to {out}")

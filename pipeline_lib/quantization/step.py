@@ -134,7 +134,7 @@ class Step:
         if not self.early_stop or done % WINDOW or done < self.regularised_from + 2 * WINDOW:
             return False
         before, last = self.curve[done - 2 * WINDOW : done, 0].view(2, WINDOW).mean(1).tolist()
-        return before - last < self.early_stop * before
+        return bool(before - last < self.early_stop * before)
 
 
 def run(step: Step) -> None:

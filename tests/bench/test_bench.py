@@ -8,7 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 from pipeline_lib.__main__ import app
-from pipeline_lib.bench import eager, fakequant, step
+from pipeline_lib.bench import eager, fakequant, reconstruct
 from pipeline_lib.fakequant import operators
 
 runner = CliRunner()
@@ -19,8 +19,8 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(fakequant, "SHAPES", {"cpu": [(4, 8, 3, 3), (2, 3, 5, 7)]})
     monkeypatch.setattr(fakequant, "SECONDS", 0.001)
-    monkeypatch.setattr(step, "REPEATS", 1)
-    monkeypatch.setattr(step, "MANY", step.FEW + 1)
+    monkeypatch.setattr(reconstruct, "REPEATS", 1)
+    monkeypatch.setattr(reconstruct, "MANY", reconstruct.FEW + 1)
 
 
 def test_the_eager_chains_compute_what_the_operators_do() -> None:
@@ -44,8 +44,20 @@ def test_the_table_is_printed_and_written() -> None:
     assert "times_reference" in result.stdout
 
 
-@pytest.mark.parametrize("arguments", [["bench", "synthesis"], ["bench", "fakequant", "--device", "tpu"]])
+def test_every_unit_of_a_network_is_timed() -> None:
+    arguments = ["--model", "test_vit", "--image-size", "32", "--out", "steps.csv"]
+    result = runner.invoke(app, ["bench", "reconstruct", *arguments])
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv("steps.csv")
+    assert table["unit"].tolist() == ["patch_embed.proj", *(f"blocks.{i}" for i in range(6)), "head"]
+    assert {"eager", "reference", "ours", "iterations_per_second", "hours_of_20000"} < set(table.columns)
+    assert "all units, 20,000 iterations each:" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [["fakequant", "--device", "tpu"], ["reconstruct", "--model", "resnet-18"]], ids=["device", "model"]
+)
 def test_bad_arguments(arguments: list[str]) -> None:
-    result = runner.invoke(app, arguments)
+    result = runner.invoke(app, ["bench", *arguments])
     assert result.exit_code == 2
     assert "error:" in result.stderr
