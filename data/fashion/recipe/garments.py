@@ -92,7 +92,7 @@ def compose_groups(images: np.ndarray, labels: np.ndarray, count: int, seed: int
         places = [(0.5, 0.0), (0.5, 1.0)] if k == 2 else [(0, 0), (0, 1), (1, 0), (1, 1)]
         low, high = (0.5, 0.75) if k == 2 else (0.42, 0.58)
         for c, (top, left) in zip(row[:k], rng.permutation(places), strict=False):
-            jitter = rng.uniform(-0.3, 0.3, 2) if k == 2 else rng.uniform(-0.2, 0.2, 2)
+            jitter = rng.uniform(-0.2, 0.2, 2)
             top, left = np.clip(np.array((top, left)) + jitter, 0, 1)
             paste(canvas, images[rng.choice(by_class[c])], rng.uniform(low, high), False, 1.0, top, left)
     return pictures, members
