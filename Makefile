@@ -21,7 +21,7 @@ test: $(VENV)/requirements-dev.installed
 	$(MAKE) quality
 	pytest
 
-KERNELS = $(wildcard pipeline_lib/fakequant/csrc/*)
+KERNELS = $(wildcard pipeline_lib/fakequant/csrc/* tests/fakequant/*.cpp)
 
 quality: $(VENV)/requirements-dev.installed
 	ruff format --check .

@@ -36,7 +36,7 @@ def compile_kernels(architecture: str) -> bytes:
     try:
         code = Program((SOURCES / "kernels.cu").read_text(), "c++", options).compile("cubin").code
     except Exception as error:
-        raise BuildError(f"NVRTC cannot compile the kernels for {architecture}: {error}") from None
+        raise BuildError(f"NVRTC cannot compile the kernels for {architecture}: {str(error)[:2000]}") from None
     assert isinstance(code, bytes)
     return code
 

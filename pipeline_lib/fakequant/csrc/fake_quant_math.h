@@ -35,14 +35,43 @@ MIXQ int float_to_bits(float value) {
 #endif
 }
 
-// bfloat16, the upper half of a float, rounded to nearest even.
-MIXQ float from_bfloat16(unsigned short half) {
-    return bits_to_float(static_cast<int>(static_cast<unsigned>(half) << 16));
+// The dtypes of tensors, read as float and written with rounding to nearest even.
+struct Half {
+    unsigned short bits;
+};
+struct BFloat16 {  // the upper half of a float
+    unsigned short bits;
+};
+
+MIXQ float load(float x) { return x; }
+MIXQ float load(signed char x) { return x; }
+MIXQ float load(short x) { return x; }
+MIXQ float load(BFloat16 x) { return bits_to_float(static_cast<int>(static_cast<unsigned>(x.bits) << 16)); }
+MIXQ float load(Half x) {
+#ifdef __CUDA_ARCH__
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(x.bits));
+    return value;
+#else
+    _Float16 value;
+    memcpy(&value, &x, sizeof value);
+    return static_cast<float>(value);
+#endif
 }
-MIXQ unsigned short to_bfloat16(float value) {
-    const unsigned bits = static_cast<unsigned>(float_to_bits(value));
+
+MIXQ void store(float& to, float x) { to = x; }
+MIXQ void store(BFloat16& to, float x) {
+    const unsigned bits = static_cast<unsigned>(float_to_bits(x));
     const unsigned rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    return static_cast<unsigned short>(value != value ? 0x7fc0u : rounded);
+    to.bits = static_cast<unsigned short>(x != x ? 0x7fc0u : rounded);
+}
+MIXQ void store(Half& to, float x) {
+#ifdef __CUDA_ARCH__
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(to.bits) : "f"(x));
+#else
+    const _Float16 value = static_cast<_Float16>(x);
+    memcpy(&to, &value, sizeof value);
+#endif
 }
 
 // NaN stays NaN: these are x86's max and min, and PyTorch's clamp.

@@ -8,26 +8,6 @@ using namespace mixq;
 
 typedef long long i64;
 
-struct Half {
-    unsigned short bits;
-};
-struct BFloat16 {
-    unsigned short bits;
-};
-
-__device__ __forceinline__ float load(float x) { return x; }
-__device__ __forceinline__ float load(signed char x) { return x; }
-__device__ __forceinline__ float load(short x) { return x; }
-__device__ __forceinline__ float load(BFloat16 x) { return from_bfloat16(x.bits); }
-__device__ __forceinline__ float load(Half x) {
-    float value;
-    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(x.bits));
-    return value;
-}
-__device__ __forceinline__ void store(float& to, float x) { to = x; }
-__device__ __forceinline__ void store(BFloat16& to, float x) { to.bits = to_bfloat16(x); }
-__device__ __forceinline__ void store(Half& to, float x) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(to.bits) : "f"(x)); }
-
 template <typename T> struct alignas(4 * sizeof(T)) Four {
     T value[4];
 };

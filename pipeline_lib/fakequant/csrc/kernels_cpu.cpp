@@ -15,20 +15,6 @@ namespace {
 constexpr int64_t PIECE = 2048;  // elements; four tiles of the mask, and all that a piece needs fits the first cache
 constexpr int64_t WORTH_A_THREAD = 1 << 15;
 
-struct Half {
-    _Float16 value;
-};
-struct BFloat16 {
-    uint16_t value;
-};
-
-inline float load(float x) { return x; }
-inline float load(Half x) { return static_cast<float>(x.value); }
-inline float load(BFloat16 x) { return from_bfloat16(x.value); }
-inline void store(float& to, float x) { to = x; }
-inline void store(Half& to, float x) { to.value = static_cast<_Float16>(x); }
-inline void store(BFloat16& to, float x) { to.value = to_bfloat16(x); }
-
 struct Shape {
     int64_t runs, channels, inner;
     int64_t size() const { return runs * inner; }
