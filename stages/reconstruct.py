@@ -33,6 +33,7 @@ def main(
             params=params,
             methods=methods,
             device=resolve_device(runtime),
+            cache_gib=runtime.cache_gib,
             out=Path("data/quantized") / cell,
         )
 

@@ -1,9 +1,7 @@
 """What is recorded about a run but never determines its bytes."""
 
 import platform
-import resource
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pipeline_lib.artifacts.memory import peak_memory
 from pipeline_lib.artifacts.records import write_json
 
 ROOT = Path("data/provenance")
@@ -51,8 +50,7 @@ def recorded(stage: str, name: str, packages: tuple[str, ...]) -> Iterator[dict[
             "platform": platform.platform(),
             "processor": _processor(),
             "wall_seconds": round(time.monotonic() - began, 3),
-            "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            // (1024 * 1024 if sys.platform == "darwin" else 1024),
+            "peak_memory_mib": peak_memory.whole(),
             **facts,
         },
     )

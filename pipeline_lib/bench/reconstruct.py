@@ -23,11 +23,12 @@ from pipeline_lib.params.everything import read_everything
 from pipeline_lib.progress import ProgressBar
 from pipeline_lib.quantization import quantizers, step
 from pipeline_lib.quantization.attach import attach, fold, make_scheme, method_for
-from pipeline_lib.quantization.capture import run_unit, unit_inputs
+from pipeline_lib.quantization.caches import Caches
+from pipeline_lib.quantization.capture import unit_inputs, unit_outputs
 from pipeline_lib.quantization.dataflow import observe
 from pipeline_lib.quantization.initialise import layer_norm_readers, search_ranges
 from pipeline_lib.quantization.reconstruction import reconstruct_unit
-from pipeline_lib.quantization.step import UnitData
+from pipeline_lib.quantization.step import UnitData, reconstruction_error
 
 TRAINED, HELD_OUT = 64, 32  # images
 FEW, MANY = 2, 12  # iterations; the time of one is that of the difference, free of what comes before and after
@@ -60,7 +61,8 @@ def compare_units(
     network, quantized = place(network, device), place(quantized, device)
     names = list(scheme.bits)
     method = method_for(names, methods)
-    batches = list(torch.randn(TRAINED + HELD_OUT, 3, image_size, image_size, device=device).split(HELD_OUT))
+    images = TRAINED + HELD_OUT
+    batches = list(torch.randn(images, 3, image_size, image_size, device=device).split(HELD_OUT))
     search_ranges(quantized, batches[:1], readers, "minmax")  # quick, and the speed of a step is the same
     every = [unit for unit, _ in reconstruction_units((n for n, _ in network.named_modules()), names)]
 
@@ -70,15 +72,18 @@ def compare_units(
         synchronise(device)
         began = time.perf_counter()
         shortened = method.model_copy(update={"iterations": iterations})
-        result = reconstruct_unit(name, unit, data, settings, shortened, head=name == every[-1])
+        result = reconstruct_unit(name, unit, data, reconstruction_error, settings, shortened)
         synchronise(device)
         return time.perf_counter() - began if result.curve else math.nan
 
     rows = []
     with ProgressBar("bench reconstruct", len(units or every)) as bar:
         for name in units or every:
-            inputs = unit_inputs(quantized, name, batches), unit_inputs(network, name, batches)
-            data = UnitData(*inputs, run_unit(network.get_submodule(name), inputs[1], HELD_OUT))
+            caches = Caches(device, math.inf, Path())
+            inputs = (caches.store(images, unit_inputs(n, name, batches)) for n in (quantized, network))
+            quantized_input, float_input = inputs
+            outputs = unit_outputs(network.get_submodule(name), float_input.batches(HELD_OUT))
+            data = UnitData(quantized_input, float_input, caches.store(images, outputs))
             best: dict[str, float] = {}
             for _ in range(REPEATS):
                 for variant, context in (("eager", eager_chains), ("reference", reference_only), ("ours", nullcontext)):

@@ -45,7 +45,8 @@ class Method(Section):
     drop: Annotated[float, Field(ge=0, le=1)]  # QDrop: share of values that stay float
     activations: Literal["symmetric", "asymmetric"]
     normalise_loss: bool  # divide by the unit's first loss
-    head: Literal["squared", "kl"]  # loss of the last unit: squared error of the logits, or divergence of the classes
+    fisher_rank: Annotated[int, Field(ge=0)]  # likeliest classes whose gradients weight the loss; 0: squared error
+    head: Literal["squared", "kl"]  # loss of the last unit: of the logits, or divergence of the classes
 
 
 class Reconstruct(Section):

@@ -1,6 +1,7 @@
 """What a unit reads and writes, by running no more of its network than is needed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -10,31 +11,27 @@ class _UnitReached(Exception):  # noqa: N818 no error
     """Ends a forward pass at the unit."""
 
 
-@torch.no_grad()
-def unit_inputs(network: nn.Module, unit: str, batches: Sequence[Tensor]) -> Tensor:
-    """What the unit reads, for all batches, in one tensor."""
+def unit_inputs(network: nn.Module, unit: str, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """What the unit reads, batch by batch."""
     captured: list[Tensor] = []
 
     def stop(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        captured.append(inputs[0].clone())
+        captured[:] = [inputs[0]]
         raise _UnitReached
 
-    _run(network, network.get_submodule(unit).register_forward_pre_hook(stop), batches)
-    return torch.cat(captured)
-
-
-@torch.no_grad()
-def run_unit(unit: nn.Module, inputs: Tensor, batch_size: int) -> Tensor:
-    """What the unit writes for these inputs."""
-    return torch.cat([unit(batch) for batch in inputs.split(batch_size)])
-
-
-def _run(network: nn.Module, handle: "torch.utils.hooks.RemovableHandle", batches: Sequence[Tensor]) -> None:
+    handle = network.get_submodule(unit).register_forward_pre_hook(stop)
     try:
         for batch in batches:
-            try:
+            with torch.no_grad(), suppress(_UnitReached):
                 network(batch)
-            except _UnitReached:
-                continue
+            yield captured.pop()
     finally:
         handle.remove()
+
+
+def unit_outputs(unit: nn.Module, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """What the unit writes, batch by batch."""
+    for batch in batches:
+        with torch.no_grad():
+            output = unit(batch)
+        yield output

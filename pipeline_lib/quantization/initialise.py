@@ -1,6 +1,6 @@
 """The starting point of reconstruction: ranges by search, LayerNorm reparameterised, weights rounded to nearest."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,7 @@ def layer_norm_readers(calls: Sequence[Call]) -> dict[str, list[str]]:
 
 @torch.no_grad()
 def search_ranges(
-    network: nn.Module, batches: Sequence[Tensor], norm_readers: dict[str, list[str]], how: Ranges
+    network: nn.Module, batches: Iterable[Tensor], norm_readers: dict[str, list[str]], how: Ranges
 ) -> None:
     """Give every quantizer its grid, from one pass of the float network, and every weight its grid.
 

@@ -2,8 +2,9 @@
 
 import copy
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from pipeline_lib.artifacts.fingerprints import digest_code, digest_path
+from pipeline_lib.artifacts.memory import peak_memory
 from pipeline_lib.artifacts.records import read_json, write_json
 from pipeline_lib.artifacts.workdir import WorkDirectory
 from pipeline_lib.errors import InputError
@@ -26,16 +28,15 @@ from pipeline_lib.models.units import merge, reconstruction_units
 from pipeline_lib.params.reconstruct import Method, Precision, Reconstruct
 from pipeline_lib.progress import ProgressBar
 from pipeline_lib.quantization.attach import Scheme, attach, fold, make_scheme, method_for, quant_layers
-from pipeline_lib.quantization.capture import run_unit, unit_inputs
+from pipeline_lib.quantization.caches import Caches
 from pipeline_lib.quantization.checkpoint import describe, restore, save_network, save_unit
 from pipeline_lib.quantization.dataflow import chained, observe
 from pipeline_lib.quantization.initialise import layer_norm_readers, search_ranges
+from pipeline_lib.quantization.prefix import BATCH, Batches, Group, Prefix, joined
 from pipeline_lib.quantization.reconstruction import reconstruct_unit
-from pipeline_lib.quantization.step import UnitData
 
 MODEL, NEAREST, DESCRIPTION = "model.safetensors", "nearest.safetensors", "quantization.json"
 BLOCKS, CURVES = "blocks.csv", "curves.csv"
-BATCH = 64  # images of a forward pass that caches what units see
 
 
 def quantize(
@@ -45,12 +46,13 @@ def quantize(
     params: Reconstruct,
     methods: Mapping[str, Method],
     device: torch.device,
+    cache_gib: float,
     out: Path,
 ) -> dict[str, Any]:
     """Write `out`: the reconstructed and the round-to-nearest checkpoint, their description, a row a unit, and curves.
 
-    `calibration` is the images.npy of a calibration set, uint8 (n, h, w, 3); `methods` are those of `cnn` and `vit`.
-    Returns facts for the provenance.
+    `calibration` is the images.npy of a calibration set, uint8 (n, h, w, 3); `methods` are those of `cnn` and `vit`;
+    `cache_gib` is the memory for what a unit reads and writes. Returns facts for the provenance.
 
     Raises:
         InputError: the calibration set does not fit the network or is too small.
@@ -78,8 +80,7 @@ def quantize(
         "operators": asdict(backend(device)),
     }
     with WorkDirectory.locked("reconstruct", identity) as work:
-        normalise = Normaliser(classifier.data_config, device)
-        batches = [normalise(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
+        batches = Batches(calibration, len(images), Normaliser(classifier.data_config, device))
         reference, quantized, scheme = _prepare(classifier, batches, precision, params, methods, device)
         names = list(scheme.bits)
         method = method_for(names, methods)
@@ -87,10 +88,13 @@ def quantize(
             with work.writing(NEAREST) as path:
                 save_network(path, _rounded_to_nearest(quantized))
         units = [name for name, _ in reconstruction_units((n for n, _ in reference.named_modules()), names)]
-        chain = chained(reference, batches[0][:1], units)
+        chain = chained(reference, next(iter(batches))[:1], units)
         groups = merge(units, chain, method.merge)
-        seconds = _reconstruct(work, reference, quantized, groups, chain, batches, params, method, out.name)
+        caches = Caches(device, cache_gib, work.path)
+        prefix = Prefix(reference, quantized, groups, chain, batches, params.held_out, caches)
+        _reconstruct(work, quantized, groups, prefix, params, method, out.name)
         results = [read_json(work.units / f"unit-{n:03d}.json") for n in range(len(groups))]
+        costs = {result["unit"]: result.pop("cost") for result in results}
         curves = [(result["unit"], *point) for result in results for point in result.pop("curve")]
         with work.writing(BLOCKS) as path:
             pd.DataFrame(results).to_csv(path, index=False)
@@ -106,53 +110,37 @@ def quantize(
         "device": str(device),
         "fake_quant_backend": str(backend(device)),
         "calibration_images": len(images),
-        "unit_seconds_in_this_run": seconds,
+        "units": costs,
     }
 
 
 def _reconstruct(
     work: WorkDirectory,
-    reference: nn.Module,
     quantized: nn.Module,
-    groups: Sequence[tuple[str, ...]],
-    chain: Collection[str],
-    batches: list[torch.Tensor],
+    groups: Sequence[Group],
+    prefix: Prefix,
     params: Reconstruct,
     method: Method,
     title: str,
-) -> dict[str, float]:
-    """Reconstruct the groups of blocks in order, each into files of the work directory; seconds of those done now."""
-    previous: UnitData | None = None  # of the unit before, if it was reconstructed in this run
-    seconds: dict[str, float] = {}
+) -> None:
+    """Reconstruct the groups of blocks in order, each into files of the work directory."""
     with ProgressBar(f"reconstruct {title}", len(groups)) as bar:
         for number, group in enumerate(groups):
-            began, name, unit = time.monotonic(), "+".join(group), _joined(quantized, group)
+            name, unit = "+".join(group), joined(quantized, group)
             weights, row = f"unit-{number:03d}.safetensors", f"unit-{number:03d}.json"
             if work.done(weights) and work.done(row):
                 restore(work.units / weights, unit)
-                previous = None
             else:
-                if previous is not None and group[0] in chain:
-                    before = _joined(quantized, groups[number - 1])
-                    inputs = run_unit(before, previous.quantized_input, BATCH), previous.target
-                else:
-                    inputs = unit_inputs(quantized, group[0], batches), unit_inputs(reference, group[0], batches)
-                data = UnitData(*inputs, run_unit(_joined(reference, group), inputs[1], BATCH))
-                previous = data
-                result = reconstruct_unit(name, unit, data, params, method, head=number + 1 == len(groups))
+                began = time.monotonic()
+                peak_memory.start()
+                result = reconstruct_unit(name, unit, *prefix.advance(number, method), params, method)
                 with work.writing(weights) as path:
                     save_unit(path, unit)
+                cost = {"seconds": round(time.monotonic() - began, 3), "peak_memory_mib": peak_memory.stretch()}
                 with work.writing(row) as path:
-                    write_json(path, asdict(result))
-                seconds[name] = round(time.monotonic() - began, 3)
+                    write_json(path, {**asdict(result), "cost": cost})
             rows = read_json(work.units / row)
             bar.advance(1, f"{name}: loss {rows['loss_before']:.4g} -> {rows['loss_after']:.4g}")
-    return seconds
-
-
-def _joined(network: nn.Module, group: tuple[str, ...]) -> nn.Module:
-    blocks = [network.get_submodule(name) for name in group]
-    return blocks[0] if len(blocks) == 1 else nn.Sequential(*blocks)
 
 
 def read_images(path: Path) -> Pixels:
@@ -174,7 +162,7 @@ def read_images(path: Path) -> Pixels:
 
 def _prepare(
     classifier: Classifier,
-    batches: list[torch.Tensor],
+    batches: Batches,
     precision: Precision,
     params: Reconstruct,
     methods: Mapping[str, Method],
@@ -190,7 +178,7 @@ def _prepare(
     attach(quantized, blank, scheme)
     reference, quantized = place(reference, device), place(quantized, device)
     count = -(-params.range_images // BATCH)
-    search_ranges(quantized, batches[:count], readers, ranges)
+    search_ranges(quantized, islice(batches, count), readers, ranges)
     return reference, quantized, scheme
 
 

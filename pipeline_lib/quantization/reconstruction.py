@@ -14,7 +14,7 @@ from pipeline_lib.params.reconstruct import Method, Reconstruct
 from pipeline_lib.quantization.attach import quant_layers, quantizers
 from pipeline_lib.quantization.policies import EIGHT
 from pipeline_lib.quantization.quantizers import QuantLayer, UniformQuantizer
-from pipeline_lib.quantization.step import Loss, Step, UnitData, class_divergence, reconstruction_error, run
+from pipeline_lib.quantization.step import Loss, Step, UnitData, run
 
 LOSS_IMAGES, LOSS_BATCH = 256, 64
 POINTS = 100  # of a unit's curves
@@ -24,8 +24,8 @@ POINTS = 100  # of a unit's curves
 class UnitResult:
     """A row of blocks.csv, and the unit's rows of curves.csv.
 
-    Losses: squared error summed over dimension 1, mean over the rest (or, of a head, the divergence of its classes),
-    nothing dropped. The curves are of the loss as it was minimised, with values dropped.
+    Losses are of the kind that was minimised (squared error, Fisher, or divergence of the classes), with nothing dropped.
+    The curves have them as they were minimised, with values dropped and, if so asked, divided by the first.
     """
 
     unit: str
@@ -40,24 +40,22 @@ class UnitResult:
 @torch.no_grad()
 def unit_loss(unit: nn.Module, data: UnitData, loss: Loss) -> float:
     """Mean reconstruction error of the unit as it stands, on the quantized inputs of the first LOSS_IMAGES images."""
-    inputs, targets = data.quantized_input[:LOSS_IMAGES], data.target[:LOSS_IMAGES]
-    batches = zip(inputs.split(LOSS_BATCH), targets.split(LOSS_BATCH), strict=True)
-    return sum(float(loss(unit(x), y)) * len(x) for x, y in batches) / len(targets)
+    some = data.first(LOSS_IMAGES)
+    batches = zip(*(cache.batches(LOSS_BATCH) for cache in some.caches), strict=True)
+    return sum(float(loss(unit(x), *target)) * len(x) for x, _, *target in batches) / len(some.target)
 
 
 def reconstruct_unit(
-    name: str, unit: nn.Module, data: UnitData, params: Reconstruct, method: Method, *, head: bool
+    name: str, unit: nn.Module, data: UnitData, loss: Loss, params: Reconstruct, method: Method
 ) -> UnitResult:
     """Learn the unit's roundings and steps, then freeze it.
 
     The unit is a QuantLayer or holds some; the quantizers that its layers read through are learned with them. Where
-    all of them have 8 bits there is next to nothing to gain: the unit keeps rounding to nearest. `head`: its output
-    is the network's.
+    all of them have 8 bits there is next to nothing to gain: the unit keeps rounding to nearest.
     """
     layers = [unit] if isinstance(unit, QuantLayer) else list(quant_layers(unit).values())
     activations = [q for q in quantizers(unit).values() if isinstance(q, UniformQuantizer) and not q.learned]
     eight_bits = all(bits == EIGHT for bits in [*(x.weight_bits for x in layers), *(q.bits for q in activations)])
-    loss = class_divergence if head and method.head == "kl" else reconstruction_error
     train, held_out = data.split(params.held_out)
     with_nearest = {layer: layer.nearest() for layer in layers}
     before = [_loss_with(unit, layers, with_nearest, part, loss) for part in (train, held_out)]

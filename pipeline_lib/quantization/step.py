@@ -1,6 +1,7 @@
 """One iteration of block reconstruction, as a function of tensors on the device alone.
 
-Nothing in it looks at a value on the host, so a GPU captures it once as a CUDA graph and replays it.
+Nothing in it looks at a value on the host, so a GPU captures it once as a CUDA graph and replays it, on a batch that was
+put into the same place.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,10 +12,11 @@ from torch import Tensor, nn
 
 from pipeline_lib.fakequant import mix
 from pipeline_lib.params.reconstruct import Method
+from pipeline_lib.quantization.caches import Cache, Feed
 from pipeline_lib.quantization.quantizers import QuantLayer, UniformQuantizer
 
 BETA_FIRST, BETA_LAST = 20.0, 2.0  # exponent of the rounding regulariser, linear in between
-Loss = Callable[[Tensor, Tensor], Tensor]  # of a unit's output and the float unit's
+Loss = Callable[..., Tensor]  # of a unit's output, the float unit's, and the images' Fisher factors if it takes them
 
 WINDOW = 500  # iterations that early stopping compares
 EAGER = 3  # iterations before the capture, which make the optimiser's state
@@ -24,15 +26,25 @@ EAGER = 3  # iterations before the capture, which make the optimiser's state
 class UnitData:
     """What a unit sees: its input behind the quantized prefix and behind the float one, and its float output."""
 
-    quantized_input: Tensor
-    float_input: Tensor
-    target: Tensor
+    quantized_input: Cache
+    float_input: Cache
+    target: Cache
+    factors: Cache | None = None  # of a Fisher loss
+
+    @property
+    def caches(self) -> list[Cache]:
+        """All of them."""
+        inputs = [self.quantized_input, self.float_input, self.target]
+        return inputs if self.factors is None else [*inputs, self.factors]
 
     def split(self, held_out: int) -> tuple["UnitData", "UnitData"]:
         """All but the last `held_out` images, and those."""
-        parts = [(t[:-held_out], t[-held_out:]) for t in (self.quantized_input, self.float_input, self.target)]
-        (q, f, y), (hq, hf, hy) = zip(*parts, strict=True)
-        return UnitData(q, f, y), UnitData(hq, hf, hy)
+        kept, held = zip(*(cache.split(held_out) for cache in self.caches), strict=True)
+        return UnitData(*kept), UnitData(*held)
+
+    def first(self, count: int) -> "UnitData":
+        """The first images."""
+        return UnitData(*(cache.first(count) for cache in self.caches))
 
 
 def reconstruction_error(output: Tensor, target: Tensor) -> Tensor:
@@ -57,7 +69,7 @@ def schedule(iterations: int, warmup: float, rounding_weight: float) -> Tensor:
 
 
 class Step:
-    """Call it once an iteration: it draws a batch and updates roundings, weight steps and activation steps."""
+    """Call it once an iteration, on the batch that `feed` holds: roundings and steps take a step of Adam."""
 
     def __init__(
         self,
@@ -73,12 +85,12 @@ class Step:
         """Begin to learn: the layers round softly and the activations' steps are parameters from now on."""
         device, size = data.target.device, len(data.target)
         iterations = method.iterations
-        self.unit, self.data, self.loss, self.iterations, self.device = unit, data, loss, iterations, device
+        self.unit, self.loss, self.iterations, self.device = unit, loss, iterations, device
         self.keep, self.normalise = 1 - method.drop, method.normalise_loss
         self.early_stop, self.regularised_from = method.early_stop, int(method.warmup * iterations)
         generator = torch.Generator().manual_seed(seed)
-        batches = torch.randint(size, (iterations, min(batch_size, size)), generator=generator)
-        self.batches = batches.to(device)
+        choices = torch.randint(size, (iterations, min(batch_size, size)), generator=generator)
+        self.feed = Feed(data.caches, choices)
         self.schedule = schedule(iterations, method.warmup, method.rounding_weight).to(device)
         self.iteration = torch.zeros(1, dtype=torch.int64, device=device)
         self.scale = torch.ones((), device=device)
@@ -112,9 +124,9 @@ class Step:
         self.now.copy_(self.schedule[self.iteration][0])
         for learning_rate, rate in self.decayed:
             learning_rate.copy_(rate * self.cosine)
-        chosen = self.batches[self.iteration][0]
-        mixed = mix(self.data.quantized_input[chosen], self.data.float_input[chosen], self.keep, self.seeds[-1])
-        loss = self.loss(self.unit(mixed), self.data.target[chosen])
+        quantized_input, float_input, *target = self.feed.batch
+        mixed = mix(quantized_input, float_input, self.keep, self.seeds[-1])
+        loss = self.loss(self.unit(mixed), *target)
         if self.normalise:
             self.scale.copy_(torch.where(self.iteration[0] == 0, loss.detach(), self.scale))
             loss = loss / self.scale
@@ -139,22 +151,25 @@ class Step:
 
 def run(step: Step) -> None:
     """All iterations, or fewer if the loss goes flat; on a GPU replayed from a graph."""
-    if step.device.type != "cuda" or step.iterations <= EAGER:
-        for i in range(step.iterations):
+    captured = step.device.type == "cuda" and step.iterations > EAGER
+    eager = EAGER if captured else step.iterations
+    stream = torch.cuda.Stream(step.device) if captured else None
+    if stream is not None:
+        stream.wait_stream(torch.cuda.current_stream(step.device))
+    with torch.cuda.stream(stream):
+        for i in range(eager):
+            step.feed.load(i)
             step()
             if step.is_flat(i + 1):
                 return
+    if not captured:
         return
-    stream = torch.cuda.Stream(step.device)
-    stream.wait_stream(torch.cuda.current_stream(step.device))
-    with torch.cuda.stream(stream):
-        for _ in range(EAGER):
-            step()
-    torch.cuda.current_stream(step.device).wait_stream(stream)
+    torch.cuda.synchronize(step.device)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step()
     for i in range(EAGER, step.iterations):
+        step.feed.load(i)
         graph.replay()
         if step.is_flat(i + 1):
             return

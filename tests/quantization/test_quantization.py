@@ -240,9 +240,11 @@ def calibration(workspace: Path) -> dict[str, Path]:
     return paths
 
 
-def run(calibration: Path, model: str, out: Path, how: dict[str, Method] | None = None, **changes: object) -> Path:
-    params = read(Reconstruct, "reconstruct").model_copy(update=changes)
-    quantize(calibration, Path("world/classifiers") / model, W2A4, params, how or methods(4), torch.device("cpu"), out)
+def run(
+    calibration: Path, model: str, out: Path, how: dict[str, Method] | None = None, cache_gib: float = 1.0
+) -> Path:
+    classifier, params = Path("world/classifiers") / model, read(Reconstruct, "reconstruct")
+    quantize(calibration, classifier, W2A4, params, how or methods(4), torch.device("cpu"), cache_gib, out)
     return out
 
 

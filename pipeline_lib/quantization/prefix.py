@@ -1,0 +1,106 @@
+"""The finished part of a network, and what the unit behind it sees."""
+
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline_lib.models.normalise import Normaliser
+from pipeline_lib.params.reconstruct import Method
+from pipeline_lib.quantization.caches import Caches
+from pipeline_lib.quantization.capture import unit_inputs, unit_outputs
+from pipeline_lib.quantization.fisher import FisherError, fisher_factors
+from pipeline_lib.quantization.step import Loss, UnitData, class_divergence, reconstruction_error
+
+BATCH = 64  # images of a forward pass
+
+Group = tuple[str, ...]  # names of the blocks of a unit
+
+
+class Batches:
+    """The images of a calibration set, normalised a batch at a time whenever they are asked for."""
+
+    def __init__(self, path: Path, count: int, normalise: Normaliser) -> None:
+        self._path, self._count, self._normalise = path, count, normalise
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        for begin in range(0, len(self), BATCH):
+            images = np.load(self._path, mmap_mode="r")  # mapped anew, so that no more than a batch is in memory
+            yield self._normalise(images[begin : begin + BATCH])
+
+
+def joined(network: nn.Module, group: Group) -> nn.Module:
+    """The blocks of a unit as one module."""
+    blocks = [network.get_submodule(name) for name in group]
+    return blocks[0] if len(blocks) == 1 else nn.Sequential(*blocks)
+
+
+class Prefix:
+    """Goes through the units in order. What one saw becomes what the next sees, if that reads what it writes."""
+
+    def __init__(
+        self,
+        reference: nn.Module,
+        quantized: nn.Module,
+        groups: Sequence[Group],
+        chained: Collection[str],
+        batches: Batches,
+        held_out: int,
+        caches: Caches,
+    ) -> None:
+        self._reference, self._quantized, self._groups, self._chained = reference, quantized, groups, chained
+        self._batches, self._held_out, self._caches = batches, held_out, caches
+        self._previous: tuple[int, UnitData] | None = None  # number of the unit before, and what it saw
+
+    def advance(self, number: int, method: Method) -> tuple[UnitData, Loss]:
+        """What unit `number` sees, now that all before it are finished, and its loss.
+
+        No more than four caches are alive at a time: those of the unit before end here.
+        """
+        group, images = self._groups[number], len(self._batches)
+        previous, self._previous = self._previous, None
+        if previous is not None and previous[0] == number - 1 and group[0] in self._chained:
+            seen = previous[1]
+            self._caches.keep([seen.quantized_input, seen.target])
+            before = joined(self._quantized, self._groups[number - 1])
+            outputs = unit_outputs(before, seen.quantized_input.batches(BATCH))
+            quantized_input, float_input = self._caches.store(images, outputs), seen.target
+            del seen, outputs
+        else:
+            previous = None
+            self._caches.keep([])
+            quantized_input, float_input = (
+                self._caches.store(images, unit_inputs(network, group[0], self._batches))
+                for network in (self._quantized, self._reference)
+            )
+        del previous
+        self._caches.keep([quantized_input, float_input])
+        outputs = unit_outputs(joined(self._reference, group), float_input.batches(BATCH))
+        data = UnitData(quantized_input, float_input, self._caches.store(images, outputs))
+        loss: Loss = reconstruction_error
+        if number + 1 == len(self._groups) and method.head == "kl":
+            loss = class_divergence
+        elif method.fisher_rank:
+            data, loss = self._with_fisher(data, group[-1], method.fisher_rank)
+        self._previous = number, data
+        return data, loss
+
+    def _with_fisher(self, data: UnitData, unit: str, rank: int) -> tuple[UnitData, Loss]:
+        """The factors, and a loss whose diagonal comes from the images that are not held out alone."""
+        total, left = torch.zeros(data.target.shape, device=data.target.device), len(self._batches) - self._held_out
+        trained = left
+
+        def factors() -> Iterator[torch.Tensor]:
+            nonlocal left
+            for factor, squared in fisher_factors(self._reference, unit, self._batches, rank):
+                total.add_(squared[: max(left, 0)].sum(0))
+                left -= len(squared)
+                yield factor
+
+        cache = self._caches.store(len(self._batches), factors())
+        return UnitData(*data.caches, cache), FisherError(total / trained)
