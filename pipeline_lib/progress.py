@@ -10,6 +10,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 PLAIN_EVERY = 5.0  # seconds between lines
 
 
+def notice(text: str) -> None:
+    """Say something that is no error, on a line of its own."""
+    print(text, file=sys.stderr, flush=True)
+
+
 class ProgressBar:
     """`with ProgressBar("synthesize mixup", 1024) as bar: bar.advance(64, "12.3 images/s")`."""
 

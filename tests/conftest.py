@@ -15,7 +15,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 
-CLASSIFIERS = {
+CLASSIFIERS = {  # timm's name, arguments, image size
     "resnet": ("resnet18", {"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]}, 32),
     "vit": (
         "vit_tiny_patch16_224",
@@ -23,6 +23,7 @@ CLASSIFIERS = {
         16,
     ),
 }
+MORE_CLASSIFIERS = {"poolformer": ("poolformer_s12", {}, 32)}  # for single tests
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
@@ -35,7 +36,7 @@ def make_classifier(folder: Path, name: str) -> None:
     import torch
     from safetensors.torch import save_file
 
-    timm_name, arguments, size = CLASSIFIERS[name]
+    timm_name, arguments, size = {**CLASSIFIERS, **MORE_CLASSIFIERS}[name]
     torch.manual_seed(0)
     network = timm.create_model(timm_name, num_classes=10, **arguments)
     folder.mkdir(parents=True)

@@ -25,7 +25,7 @@ from pipeline_lib.quantization import quantizers, step
 from pipeline_lib.quantization.attach import attach, fold, make_scheme, method_for
 from pipeline_lib.quantization.caches import Caches
 from pipeline_lib.quantization.capture import unit_inputs, unit_outputs
-from pipeline_lib.quantization.dataflow import observe
+from pipeline_lib.quantization.dataflow import layers, observe
 from pipeline_lib.quantization.initialise import layer_norm_readers, search_ranges
 from pipeline_lib.quantization.reconstruction import reconstruct_unit
 from pipeline_lib.quantization.step import UnitData, reconstruction_error
@@ -54,6 +54,7 @@ def compare_units(
     torch.manual_seed(0)
     network = timm.create_model(model, **({"img_size": image_size} if "vit" in model or "swin" in model else {})).eval()
     blank = fold(network, (3, image_size, image_size))
+    every = list(reconstruction_units(network, blank, layers(observe(network, blank))))
     quantized = copy.deepcopy(network)
     scheme = make_scheme(quantized, blank, params.precisions["w2a4"], params.reconstruct.softmax, methods)
     readers = layer_norm_readers(observe(quantized, blank))
@@ -64,7 +65,6 @@ def compare_units(
     images = TRAINED + HELD_OUT
     batches = list(torch.randn(images, 3, image_size, image_size, device=device).split(HELD_OUT))
     search_ranges(quantized, batches[:1], readers, "minmax")  # quick, and the speed of a step is the same
-    every = [unit for unit, _ in reconstruction_units((n for n, _ in network.named_modules()), names)]
 
     def seconds(name: str, data: UnitData, iterations: int) -> float:
         """Of the reconstruction of a copy of the unit; NaN where it is left at nearest, all of it having 8 bits."""

@@ -9,6 +9,9 @@ from pipeline_lib.params.base import Section
 Bits = Annotated[int, Field(ge=2, le=8)]
 Rate = Annotated[float, Field(ge=0)]
 Ranges = Literal["lp", "percentile", "minmax"]
+Grid = Literal["symmetric", "asymmetric"]
+Granularity = Literal["channel", "tensor"]
+Steps = Literal["log", "linear"]
 
 
 class Override(Section):
@@ -23,8 +26,8 @@ class Precision(Section):
 
     weight_bits: Bits
     activation_bits: Bits
-    cnn_policy: Literal["brecq", "qdrop", "all"]
-    vit_policy: Literal["vit", "all"]
+    cnn_policy: Literal["brecq", "qdrop", "deployable", "all"]
+    vit_policy: Literal["vit", "deployable", "all"]
     overrides: dict[str, Override] = Field(
         default_factory=dict
     )  # by shell pattern of layer names, after the policy, in order
@@ -38,12 +41,15 @@ class Method(Section):
     iterations: Annotated[int, Field(ge=0)]  # a unit; 0: rounded to nearest
     early_stop: Rate  # relative fall of the loss below which a unit is finished early; 0: never
     learning_rate_rounding: Rate
-    learning_rate_weight_step: Rate  # of the logarithm of the step: relative; 0 keeps the step
-    learning_rate_activation_step: Rate  # of the logarithm of the step: relative
+    learning_rate_weight_step: Rate  # 0 keeps the step
+    learning_rate_activation_step: Rate
     rounding_weight: Rate  # lambda of the rounding regulariser
     warmup: Annotated[float, Field(ge=0, lt=1)]  # share of iterations without the regulariser
     drop: Annotated[float, Field(ge=0, le=1)]  # QDrop: share of values that stay float
-    activations: Literal["symmetric", "asymmetric"]
+    weights: Grid
+    granularity: Granularity  # of the weights' steps
+    activations: Grid
+    steps: Steps  # what is learned: the logarithm, whose rates are relative, or the step itself
     normalise_loss: bool  # divide by the unit's first loss
     fisher_rank: Annotated[int, Field(ge=0)]  # likeliest classes whose gradients weight the loss; 0: squared error
     head: Literal["squared", "kl"]  # loss of the last unit: of the logits, or divergence of the classes

@@ -8,12 +8,14 @@ import torch
 from torch import nn
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.params.reconstruct import Method, Precision
+from pipeline_lib.models.units import reconstruction_units
+from pipeline_lib.params.reconstruct import Granularity, Grid, Method, Precision
 from pipeline_lib.quantization.attention import Softmax, quantized_attention
 from pipeline_lib.quantization.dataflow import QUANTIZABLE, layers, observe, shared_inputs
 from pipeline_lib.quantization.folding import fold_batch_norm
-from pipeline_lib.quantization.policies import Bits, is_vision_transformer, resolve
+from pipeline_lib.quantization.policies import Bits, is_vision_transformer, residual_bits, resolve
 from pipeline_lib.quantization.quantizers import LogSqrt2Quantizer, Quantizer, QuantLayer, UniformQuantizer
+from pipeline_lib.quantization.residuals import quantize_residual_sums
 
 
 @dataclass(frozen=True)
@@ -21,9 +23,12 @@ class Scheme:
     """All that is needed to put the same quantizers into the same architecture again."""
 
     bits: dict[str, Bits]  # by layer, in order of execution
+    weights: Grid
+    granularity: Granularity  # of weights
+    activations: Grid
     attention_bits: int
-    symmetric: bool  # activations
     softmax: Softmax
+    residual_bits: int | None  # of the sums in blocks; none: float
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -40,6 +45,8 @@ def make_scheme(
 ) -> Scheme:
     """The scheme of a precision for a network whose batch norm is folded.
 
+    Where residual sums are quantized so that an integer runtime can have them, the softmax is uniform for the same end.
+
     Raises:
         InputError: the network computes with a layer without calling it, so that its input is not seen.
     """
@@ -49,8 +56,16 @@ def make_scheme(
         raise InputError(
             f"{min(unseen)} and {len(unseen) - 1} other layers are not called as modules; choose another model"
         )
-    symmetric = method_for(names, methods).activations == "symmetric"
-    return Scheme(resolve(precision, names), precision.activation_bits, symmetric=symmetric, softmax=softmax)
+    method, sums = method_for(names, methods), residual_bits(precision, names)
+    return Scheme(
+        bits=resolve(precision, names),
+        weights=method.weights,
+        granularity=method.granularity,
+        activations=method.activations,
+        attention_bits=precision.activation_bits,
+        softmax=softmax if sums is None else "uniform",
+        residual_bits=sums,
+    )
 
 
 def method_for(layers: Sequence[str], methods: Mapping[str, Method]) -> Method:
@@ -66,22 +81,32 @@ def fold(network: nn.Module, input_size: tuple[int, int, int]) -> torch.Tensor:
 
 
 def attach(folded: nn.Module, batch: torch.Tensor, scheme: Scheme) -> None:
-    """Replace, in place, every layer of the scheme and every attention; readers of one tensor share its quantizer.
+    """Put the scheme's quantizers into every layer, attention and sum, in place; readers of one tensor share a quantizer.
 
     Nothing is quantized before the quantizers have their grids.
     """
     sharing = shared_inputs(observe(folded, batch))
+    units = reconstruction_units(folded, batch, list(scheme.bits))
     quantizers: dict[str, UniformQuantizer] = {}
     for name, bits in scheme.bits.items():
         owner = sharing[name]
         if owner not in quantizers:
-            quantizers[owner] = UniformQuantizer(scheme.bits[owner].activation, symmetric=scheme.symmetric)
-        layer = QuantLayer(folded.get_submodule(name), bits.weight, quantizers[owner])
+            symmetric = scheme.activations == "symmetric"
+            quantizers[owner] = UniformQuantizer(scheme.bits[owner].activation, symmetric=symmetric)
+        layer = QuantLayer(
+            folded.get_submodule(name),
+            bits.weight,
+            quantizers[owner],
+            symmetric=scheme.weights == "symmetric",
+            per_tensor=scheme.granularity == "tensor",
+        )
         folded.set_submodule(name, layer)
     for name, module in list(folded.named_modules()):
         attention = quantized_attention(module, scheme.attention_bits, scheme.softmax)
         if attention is not None:
             folded.set_submodule(name, attention)
+    if scheme.residual_bits is not None:
+        quantize_residual_sums(folded, batch, units.keys() - scheme.bits.keys(), scheme.residual_bits)
 
 
 def quant_layers(network: nn.Module) -> dict[str, QuantLayer]:

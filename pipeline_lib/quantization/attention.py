@@ -4,6 +4,7 @@ from typing import Literal
 
 from timm.layers import Attention
 from timm.models.swin_transformer import WindowAttention
+import torch
 from torch import Tensor, nn
 
 from pipeline_lib.errors import InputError
@@ -27,7 +28,8 @@ class _QuantAttention(nn.Module):
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None) -> Tensor:
         """softmax(scale q k^T + bias) v; (batch, heads, tokens, head channels) -> (batch, tokens, channels)."""
         scores = (self.q_quantizer(q) * scale) @ self.k_quantizer(k).transpose(-2, -1)
-        weights = self.softmax_quantizer((scores if bias is None else scores + bias).softmax(-1))
+        biased = scores if bias is None else torch.add(scores, bias)  # not +, which means a residual sum
+        weights = self.softmax_quantizer(biased.softmax(-1))
         mixed: Tensor = weights @ self.v_quantizer(v)
         return mixed.transpose(1, 2).flatten(2)
 

@@ -15,7 +15,7 @@ from pipeline_lib.quantization.attach import Scheme, attach, fold, quant_layers,
 from pipeline_lib.quantization.packing import pack, unpack
 from pipeline_lib.quantization.quantizers import QuantLayer, UniformQuantizer
 
-FORMAT = 1
+FORMAT = 2
 
 
 def describe(network: nn.Module, card: Card, data_config: dict[str, Any], scheme: Scheme) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def describe(network: nn.Module, card: Card, data_config: dict[str, Any], scheme
         "scheme": scheme.to_json(),
         "simulation_only": log_softmax,  # log-sqrt2 has no form in an integer runtime
         "weights": {
-            name: {"bits": layer.weight_bits, "shape": list(layer.weight.shape), "granularity": "per channel"}
+            name: {"bits": layer.weight_bits, "shape": list(layer.weight.shape), "granularity": f"per {scheme.granularity}", "grid": scheme.weights}
             for name, layer in quant_layers(network).items()
         },
         "activations": {

@@ -51,7 +51,7 @@ def search_ranges(
 
     def collect(quantizer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         x = inputs[0]
-        sample = x.flatten(0, -2) if quantizer in normalised else subsample(x)
+        sample = x.flatten(0, -2) if quantizer in normalised else subsample(x.flatten())
         seen.setdefault(quantizer, []).append(sample.clone())
 
     handles = [q.register_forward_pre_hook(collect) for q in quantizers(network).values()]
@@ -78,8 +78,7 @@ def reparameterise(
     fractional zero point is no integer grid), r = s_c / s and t = z s - z_c s_c / r: the norm's weight is divided by
     r, its bias becomes bias / r - t, the readers' weight is multiplied by r and their bias grows by (W r) t.
     """
-    sample = tokens[:: max(1, len(tokens) // ROWS)]
-    steps, zeros = search_asymmetric(sample, quantizer.bits, 1, how)
+    steps, zeros = search_asymmetric(subsample(tokens, ROWS), quantizer.bits, 1, how)
     step, zero = steps.mean(), zeros.mean().round()
     r = steps / step
     t = zero * step - zeros * steps / r

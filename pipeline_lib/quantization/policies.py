@@ -23,19 +23,30 @@ def is_vision_transformer(layers: Sequence[str]) -> bool:
     return any(name.endswith("attn.qkv") for name in layers)
 
 
+def policy_of(precision: Precision, layers: Sequence[str]) -> str:
+    """The policy for the family that layers of these names belong to."""
+    return precision.vit_policy if is_vision_transformer(layers) else precision.cnn_policy
+
+
+def residual_bits(precision: Precision, layers: Sequence[str]) -> int | None:
+    """Bits of residual sums; nothing where they stay float."""
+    return EIGHT if policy_of(precision, layers) == "deployable" else None
+
+
 def resolve(precision: Precision, layers: Sequence[str]) -> dict[str, Bits]:
     """Bits of every layer, given in order of execution.
 
     `qdrop`: weights of the first and last layer and the input of the first have 8 bits.
     `brecq`: the input of the second layer too. `vit`: the input of the patch embedding alone. `all`: no exception.
-    Then the overrides, in order.
+    `deployable`: as `qdrop`, or `vit`, and see `residual_bits`. Then the overrides, in order.
 
     Raises:
         InputError: an override names no layer.
     """
-    policy = precision.vit_policy if is_vision_transformer(layers) else precision.cnn_policy
-    eight_weights = {layers[0], layers[-1]} if policy in ("brecq", "qdrop") else set()
-    eight_inputs = {"all": set(), "vit": {layers[0]}, "qdrop": {layers[0]}, "brecq": set(layers[:2])}[policy]
+    policy = policy_of(precision, layers)
+    first_and_last = policy != "all" and not is_vision_transformer(layers)
+    eight_weights = {layers[0], layers[-1]} if first_and_last else set()
+    eight_inputs = set(layers[: {"all": 0, "brecq": 2}.get(policy, 1)])
     bits = {
         name: Bits(
             EIGHT if name in eight_weights else precision.weight_bits,

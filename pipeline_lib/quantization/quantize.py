@@ -26,11 +26,11 @@ from pipeline_lib.models.normalise import Normaliser
 from pipeline_lib.models.preprocessing import Pixels
 from pipeline_lib.models.units import merge, reconstruction_units
 from pipeline_lib.params.reconstruct import Method, Precision, Reconstruct
-from pipeline_lib.progress import ProgressBar
+from pipeline_lib.progress import ProgressBar, notice
 from pipeline_lib.quantization.attach import Scheme, attach, fold, make_scheme, method_for, quant_layers
 from pipeline_lib.quantization.caches import Caches
 from pipeline_lib.quantization.checkpoint import describe, restore, save_network, save_unit
-from pipeline_lib.quantization.dataflow import chained, observe
+from pipeline_lib.quantization.dataflow import chained, layers, observe
 from pipeline_lib.quantization.initialise import layer_norm_readers, search_ranges
 from pipeline_lib.quantization.prefix import BATCH, Batches, Group, Prefix, joined
 from pipeline_lib.quantization.reconstruction import reconstruct_unit
@@ -81,13 +81,14 @@ def quantize(
     }
     with WorkDirectory.locked("reconstruct", identity) as work:
         batches = Batches(calibration, len(images), Normaliser(classifier.data_config, device))
-        reference, quantized, scheme = _prepare(classifier, batches, precision, params, methods, device)
+        reference, quantized, scheme, units = _prepare(classifier, batches, precision, params, methods, device)
         names = list(scheme.bits)
         method = method_for(names, methods)
+        if set(units) <= set(names):
+            notice(f"{out.name}: timm knows no blocks of this network; every layer is reconstructed by itself")
         if not work.done(NEAREST):
             with work.writing(NEAREST) as path:
                 save_network(path, _rounded_to_nearest(quantized))
-        units = [name for name, _ in reconstruction_units((n for n, _ in reference.named_modules()), names)]
         chain = chained(reference, next(iter(batches))[:1], units)
         groups = merge(units, chain, method.merge)
         caches = Caches(device, cache_gib, work.path)
@@ -167,10 +168,11 @@ def _prepare(
     params: Reconstruct,
     methods: Mapping[str, Method],
     device: torch.device,
-) -> tuple[nn.Module, nn.Module, Scheme]:
-    """The float network with batch norm folded, its copy with quantizers whose grids are found, and the scheme."""
+) -> tuple[nn.Module, nn.Module, Scheme, list[str]]:
+    """The float network with batch norm folded, its copy with quantizers that have their grids, the scheme, the units."""
     reference = classifier.network
     blank = fold(reference, tuple(classifier.data_config["input_size"]))
+    units = list(reconstruction_units(reference, blank, layers(observe(reference, blank))))
     quantized = copy.deepcopy(reference)
     readers = layer_norm_readers(observe(quantized, blank))
     scheme = make_scheme(quantized, blank, precision, params.softmax, methods)
@@ -179,7 +181,7 @@ def _prepare(
     reference, quantized = place(reference, device), place(quantized, device)
     count = -(-params.range_images // BATCH)
     search_ranges(quantized, islice(batches, count), readers, ranges)
-    return reference, quantized, scheme
+    return reference, quantized, scheme, units
 
 
 def _rounded_to_nearest(quantized: nn.Module) -> nn.Module:

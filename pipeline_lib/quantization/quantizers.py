@@ -6,8 +6,21 @@ from torch.func import functional_call
 
 from pipeline_lib.fakequant import fake_quant, fake_quant_drop, log_sqrt2_quant, soft_round
 from pipeline_lib.fakequant.reference import GAMMA, ZETA
-from pipeline_lib.params.reconstruct import Ranges
-from pipeline_lib.quantization.ranges import search_asymmetric, search_symmetric, subsample
+from pipeline_lib.params.reconstruct import Ranges, Steps
+from pipeline_lib.quantization.ranges import SMALLEST, search_asymmetric, search_centred, search_symmetric, subsample
+
+
+class LearnedStep(nn.Module):
+    """A step that is learned by its logarithm, whose rate is relative, or as it is."""
+
+    def __init__(self, step: Tensor, how: Steps) -> None:
+        super().__init__()
+        self.log = how == "log"
+        self.value = nn.Parameter(step.log() if self.log else step.clone())
+
+    def forward(self) -> Tensor:
+        """The step; never below SMALLEST."""
+        return self.value.exp() if self.log else self.value.clamp(min=SMALLEST)
 
 
 class UniformQuantizer(nn.Module):
@@ -23,7 +36,7 @@ class UniformQuantizer(nn.Module):
         self.register_buffer("step", torch.tensor(1.0))
         self.register_buffer("zero_point", torch.tensor(0.0))
         self.learned = False  # done with: a quantizer that several units share is learned with the first
-        self.log_step: nn.Parameter | None = None
+        self.learning: LearnedStep | None = None
         self.keep = 1.0  # probability that a value is quantized
         self.seed = torch.tensor(0)  # of the mask of kept values
 
@@ -34,28 +47,28 @@ class UniformQuantizer(nn.Module):
     def search_grid(self, values: Tensor, how: Ranges) -> None:
         """Search the grid on a sample of the values to come."""
         if self.symmetric:
-            step, zero_point, self.qmin, self.qmax = search_symmetric(subsample(values), self.bits, how)
+            step, zero_point, self.qmin, self.qmax = search_symmetric(subsample(values.flatten()), self.bits, how)
         else:
-            step, zero_point = search_asymmetric(subsample(values), self.bits, None, how)
+            step, zero_point = search_asymmetric(subsample(values.flatten()), self.bits, None, how)
         self.set_grid(step, zero_point)
 
-    def learn(self, drop: float) -> nn.Parameter:
-        """Make the logarithm of the step a parameter, and let values stay float with probability `drop`."""
-        self.log_step, self.keep = nn.Parameter(self.step.log()), 1 - drop
+    def learn(self, how: Steps, drop: float) -> nn.Parameter:
+        """Learn the step by the parameter returned, and let values stay float with probability `drop`."""
+        self.learning, self.keep = LearnedStep(self.step, how), 1 - drop
         self.seed = torch.zeros((), dtype=torch.int64, device=self.step.device)
-        return self.log_step
+        return self.learning.value
 
     def freeze(self) -> None:
         """Keep what was learned; nothing is dropped any more."""
-        if self.log_step is not None:
-            self.step, self.log_step, self.keep = self.log_step.detach().exp(), None, 1.0
+        if self.learning is not None:
+            self.step, self.learning, self.keep = self.learning().detach(), None, 1.0
         self.learned = True
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantize and dequantize."""
         if not self.enabled:
             return x
-        step = self.step if self.log_step is None else self.log_step.exp()
+        step = self.step if self.learning is None else self.learning()
         quantized: Tensor
         if self.keep < 1:
             quantized = fake_quant_drop(x, step, self.zero_point, self.qmin, self.qmax, self.keep, self.seed)
@@ -87,24 +100,27 @@ Quantizer = UniformQuantizer | LogSqrt2Quantizer
 
 
 class QuantLayer(nn.Module):
-    """A convolution or linear layer with per-channel asymmetric integer weights and a quantizer on its input.
+    """A convolution or linear layer with integer weights, of a step a channel or one step, and a quantizer on its input.
 
     The layer goes through three states: float; learning, with soft rounding; and frozen, when its weight is
     step * (integers - zero_point).
     """
 
-    step: Tensor
-    zero_point: Tensor
+    step: Tensor  # (channels,), or (1,) for all of the weight
+    zero_point: Tensor  # of that shape
     integers: Tensor  # uint8, the shape of the weight
 
-    def __init__(self, layer: nn.Module, weight_bits: int, input_quantizer: UniformQuantizer) -> None:
+    def __init__(
+        self, layer: nn.Module, weight_bits: int, input_quantizer: UniformQuantizer, *, symmetric: bool, per_tensor: bool
+    ) -> None:
         super().__init__()
         self.layer, self.weight_bits, self.input_quantizer = layer, weight_bits, input_quantizer
-        channels = self.weight.shape[0]
-        self.register_buffer("step", torch.ones(channels))
-        self.register_buffer("zero_point", torch.zeros(channels))
+        self.symmetric, self.per_tensor = symmetric, per_tensor
+        steps = 1 if per_tensor else len(self.weight)
+        self.register_buffer("step", torch.ones(steps))
+        self.register_buffer("zero_point", torch.zeros(steps))
         self.register_buffer("integers", torch.zeros(self.weight.shape, dtype=torch.uint8), persistent=False)
-        self._soft: nn.ParameterDict | None = None
+        self._v: nn.Parameter | None = None  # rounding variable, while learning
 
     @property
     def weight(self) -> Tensor:
@@ -123,7 +139,9 @@ class QuantLayer(nn.Module):
 
     def search_grid(self, how: Ranges) -> None:
         """Search the grid of the float weight."""
-        self.step, self.zero_point = search_asymmetric(self.weight, self.weight_bits, 0, how)
+        search, axis = search_centred if self.symmetric else search_asymmetric, None if self.per_tensor else 0
+        step, zero_point = search(self.weight, self.weight_bits, axis, how)
+        self.step, self.zero_point = step.view(-1), zero_point.view(-1)
 
     def nearest(self) -> Tensor:
         """Integers of the float weight, each rounded to nearest."""
@@ -132,12 +150,12 @@ class QuantLayer(nn.Module):
 
     def freeze(self, integers: Tensor) -> None:
         """Compute with integers from now on."""
-        self.integers, self._soft = integers, None
+        self.integers, self._v = integers, None
         levels = integers.to(self.step.dtype) - self._per_channel(self.zero_point)
         self.layer.weight = nn.Parameter(levels * self._per_channel(self.step), requires_grad=False)
 
-    def learn(self) -> tuple[nn.Parameter, nn.Parameter]:
-        """Begin soft rounding; the parameters are the rounding variable v and the logarithm of the step.
+    def learn(self, how: Steps) -> tuple[nn.Parameter, nn.Parameter]:
+        """Begin soft rounding; the parameters are the rounding variable v and that of the step.
 
         v starts where h(v) is the fraction of w / step, so that the soft weight is the float weight, clipped.
         """
@@ -145,28 +163,30 @@ class QuantLayer(nn.Module):
         base = ratio.floor()
         lowest, highest = -1 - self._per_channel(self.zero_point), self.qmax - self._per_channel(self.zero_point)
         self._base = base.clamp(lowest, highest).to(torch.int8 if self.weight_bits < 8 else torch.int16)
-        v = -torch.log((ZETA - GAMMA) / (ratio - base - GAMMA) - 1)
-        self._soft = nn.ParameterDict({"v": nn.Parameter(v), "log_step": nn.Parameter(self.step.log())})
-        self.beta, self.lam = torch.tensor(2.0, device=v.device), torch.tensor(0.0, device=v.device)
-        return self._soft["v"], self._soft["log_step"]
+        self._v = nn.Parameter(-torch.log((ZETA - GAMMA) / (ratio - base - GAMMA) - 1))
+        self._learning = LearnedStep(self.step, how)
+        self.beta, self.lam = torch.tensor(2.0, device=ratio.device), torch.tensor(0.0, device=ratio.device)
+        return self._v, self._learning.value
 
     def harden(self) -> float:
         """End soft rounding: up where v >= 0. Returns the share of integers that differ from nearest."""
-        assert self._soft is not None
-        nearest, v = self.nearest(), self._soft["v"].detach()
-        levels = self._base + (v >= 0).to(torch.int16) + self._per_channel(self.zero_point)
+        assert self._v is not None
+        nearest, up = self.nearest(), (self._v.detach() >= 0).to(torch.int16)
+        levels = self._base + up + self._per_channel(self.zero_point)
         integers = levels.clamp(0, self.qmax).to(torch.uint8)
-        self.step = self._soft["log_step"].detach().exp()
+        self.step = self._learning().detach()
+        del self._learning
         self.freeze(integers)
         return float((integers != nearest).float().mean())
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer on the quantized input."""
         x = self.input_quantizer(x)
-        if self._soft is None:
+        if self._v is None:
             output: Tensor = self.layer(x)
             return output
-        step = self._soft["log_step"].exp()
-        weight = soft_round(self._soft["v"], self._base, step, self.zero_point, 0, self.qmax, self.beta, self.lam)
+        channels = len(self._v)
+        step, zero_point = self._learning().expand(channels), self.zero_point.expand(channels)
+        weight = soft_round(self._v, self._base, step, zero_point, 0, self.qmax, self.beta, self.lam)
         soft: Tensor = functional_call(self.layer, {"weight": weight}, (x,))
         return soft

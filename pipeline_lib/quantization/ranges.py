@@ -9,13 +9,15 @@ from pipeline_lib.params.reconstruct import Ranges
 RATIOS = 100  # candidates of the clipping ratio
 PERCENTILES = (0.999, 0.9999, 0.99999)  # of RepQ-ViT
 NORM = {"lp": 2.4, "percentile": 2.0, "minmax": 2.0}  # exponent of the error: BRECQ, QDrop, GENIE; RepQ-ViT
-SAMPLE = 1 << 14  # values of an activation that the search looks at
+SMALLEST = torch.finfo(torch.float32).tiny / torch.finfo(torch.float32).eps  # step
+SAMPLE = 1 << 16  # values of an activation that the search looks at
 
 
-def subsample(x: Tensor) -> Tensor:
-    """At most SAMPLE values of a tensor, evenly spaced."""
-    flat = x.flatten()
-    return flat[:: max(1, flat.numel() // SAMPLE)]
+def subsample(x: Tensor, count: int = SAMPLE) -> Tensor:
+    """At most `count` rows of a tensor, drawn at random: an even spacing would see some columns of an image alone."""
+    if len(x) <= count:
+        return x
+    return x[torch.randint(len(x), (count,), generator=torch.Generator().manual_seed(0)).to(x.device)]
 
 
 def search_asymmetric(x: Tensor, bits: int, axis: int | None, how: Ranges) -> tuple[Tensor, Tensor]:
@@ -24,14 +26,21 @@ def search_asymmetric(x: Tensor, bits: int, axis: int | None, how: Ranges) -> tu
     return _best(x, ranges, 0, 2**bits - 1, axis, how)
 
 
+def search_centred(x: Tensor, bits: int, axis: int | None, how: Ranges) -> tuple[Tensor, Tensor]:
+    """Step and zero point of a signed symmetric grid, as an unsigned one with the zero point in the middle."""
+    bounds = [torch.maximum(-low, high) for low, high in candidates(x, axis, how)]
+    ranges = [(-bound, bound) for bound in bounds]
+    return _best(x, ranges, 0, 2**bits - 1, axis, how, zero_point=2 ** (bits - 1))
+
+
 def search_symmetric(x: Tensor, bits: int, how: Ranges) -> tuple[Tensor, Tensor, int, int]:
     """Step, zero point 0 and the levels of a per-tensor symmetric grid, unsigned if no value is negative."""
     signed = bool(x.min() < 0)
     qmin, qmax = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
     bounds = [torch.maximum(-low, high) for low, high in candidates(x, None, how)]
     ranges = [(-bound if signed else torch.zeros_like(bound), bound) for bound in bounds]
-    step, zero_point = _best(x, ranges, qmin, qmax, None, how, fixed=True)
-    return step, zero_point, qmin, qmax
+    step, zero = _best(x, ranges, qmin, qmax, None, how, zero_point=0)
+    return step, zero, qmin, qmax
 
 
 def candidates(x: Tensor, axis: int | None, how: Ranges) -> list[tuple[Tensor, Tensor]]:
@@ -54,15 +63,15 @@ def _best(
     axis: int | None,
     how: Ranges,
     *,
-    fixed: bool = False,
+    zero_point: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The range with the least mean |x - Q(x)|^NORM; `fixed` keeps the zero point at 0."""
-    smallest = torch.finfo(x.dtype).tiny / torch.finfo(x.dtype).eps
+    """The range with the least mean |x - Q(x)|^NORM; its own zero point, or this one."""
     best_error = torch.full_like(ranges[0][0], torch.inf)
     best_step, best_zero = torch.ones_like(best_error), torch.zeros_like(best_error)
     for low, high in ranges:
-        step = ((high - low) / (qmax - qmin)).clamp(min=smallest)
-        zero = torch.zeros_like(step) if fixed else (qmin - torch.round(low / step)).clamp(qmin, qmax)
+        step = ((high - low) / (qmax - qmin)).clamp(min=SMALLEST)
+        own = (qmin - torch.round(low / step)).clamp(qmin, qmax)
+        zero = own if zero_point is None else torch.full_like(step, zero_point)
         error = (x - fake_quant(x, step, zero, qmin, qmax, axis)).abs_().pow_(NORM[how])
         mean = error.mean() if axis is None else error.movedim(axis, 0).flatten(1).mean(1)
         better = mean < best_error

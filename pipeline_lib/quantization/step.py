@@ -96,13 +96,14 @@ class Step:
         self.scale = torch.ones((), device=device)
         self.seeds = seed % (1 << 62) + torch.arange(len(activations) + 1, device=device)
 
-        roundings, weight_steps = zip(*(layer.learn() for layer in layers), strict=True)
+        roundings, weight_steps = zip(*(layer.learn(method.steps) for layer in layers), strict=True)
         rates = (
             method.learning_rate_rounding,
             method.learning_rate_weight_step,
             method.learning_rate_activation_step,
         )
-        self.learned = (roundings, weight_steps, [quantizer.learn(method.drop) for quantizer in activations])
+        activation_steps = [quantizer.learn(method.steps, method.drop) for quantizer in activations]
+        self.learned = (roundings, weight_steps, activation_steps)
         self.curve = torch.zeros(iterations, 2, device=device)  # loss, norm of the gradient
         self.optimiser = torch.optim.Adam(
             [

