@@ -37,7 +37,7 @@ def doctor() -> None:
     raise typer.Exit(exit_code(_examine))
 
 
-bench = typer.Typer(no_args_is_help=True, help="Measure speed, as ratios within one run.")
+bench = typer.Typer(no_args_is_help=True, help="Measure speed, as ratios within one run, and the accuracy of methods.")
 app.add_typer(bench, name="bench")
 DeviceName = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
 
@@ -60,6 +60,22 @@ def bench_reconstruct(
 ) -> None:
     """Seconds of a reconstruction step of every unit, next to the same step in plain PyTorch."""
     raise typer.Exit(exit_code(lambda: _bench_reconstruct(model, image_size, device, out)))
+
+
+@bench.command("methods")
+def bench_methods(
+    models: Annotated[list[str], typer.Argument(help="Folders below `task.classifiers`.")],
+    precision: Annotated[list[str], typer.Option(help="Keys of `precisions` in params.yaml.")],
+    method: Annotated[list[str], typer.Option(help="Keys of `methods` in params.yaml.")],
+    iterations: Annotated[int, typer.Option(help="A unit, for methods that reconstruct.")] = 300,
+    seeds: Annotated[int, typer.Option(help="Runs of each.")] = 3,
+    device: DeviceName = "cpu",
+    out: Annotated[Path, typer.Option(help="CSV file to write; rows that it has are kept.")] = Path(
+        "bench-methods.csv"
+    ),
+) -> None:
+    """Accuracy of methods of reconstruction, calibrated on `task.real`, over seeds."""
+    raise typer.Exit(exit_code(lambda: _bench_methods(models, precision, method, iterations, seeds, device, out)))
 
 
 def _write_preset(name: str) -> None:
@@ -111,6 +127,24 @@ def _bench_reconstruct(model: str, image_size: int, device_name: str, out: Path)
     table = compare_units(device, PRESETS / "imagenet.yaml", model, image_size)
     _write(table, out)
     print(f"all units, 20,000 iterations each: {table['hours_of_20000'].sum():.1f} hours")
+
+
+def _bench_methods(
+    models: list[str],
+    precisions: list[str],
+    methods: list[str],
+    iterations: int,
+    seeds: int,
+    device_name: str,
+    out: Path,
+) -> None:
+    from pipeline_lib.bench.methods import compare_methods, summary
+    from pipeline_lib.models.device import resolve_device
+
+    params, device = read_everything(), _bench_device(device_name)
+    resolve_device(params.runtime.model_copy(update={"device": device_name}))  # the threads that stages have
+    _show(summary(compare_methods(params, models, precisions, methods, iterations, seeds, device, out)))
+    print(f"runs in {out}")
 
 
 def _bench_device(name: str) -> "torch.device":

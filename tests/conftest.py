@@ -23,7 +23,14 @@ CLASSIFIERS = {  # timm's name, arguments, image size
         16,
     ),
 }
-MORE_CLASSIFIERS = {"poolformer": ("poolformer_s12", {}, 32)}  # for single tests
+MORE_CLASSIFIERS = {  # for single tests
+    "poolformer": ("poolformer_s12", {}, 32),
+    "swin": (
+        "swin_tiny_patch4_window7_224",
+        {"img_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4]},
+        32,
+    ),
+}
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:

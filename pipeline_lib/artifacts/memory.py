@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class PeakMemory:
-    """Peak resident memory, in MiB, of stretches of a run and of all of it; elsewhere than on Linux of all of it only."""
+    """Peak resident memory in MiB, of stretches of a run and of all of it; on other systems than Linux of all of it."""
 
     def __init__(self) -> None:
         self._before = 0  # peak of the stretches that are over

@@ -67,14 +67,14 @@ def compare_units(
     search_ranges(quantized, batches[:1], readers, "minmax")  # quick, and the speed of a step is the same
 
     def seconds(name: str, data: UnitData, iterations: int) -> float:
-        """Of the reconstruction of a copy of the unit; NaN where it is left at nearest, all of it having 8 bits."""
+        """Of the reconstruction of a copy of the unit."""
         unit: nn.Module = copy.deepcopy(quantized.get_submodule(name))
         synchronise(device)
         began = time.perf_counter()
         shortened = method.model_copy(update={"iterations": iterations})
-        result = reconstruct_unit(name, unit, data, reconstruction_error, settings, shortened)
+        reconstruct_unit(name, unit, data, reconstruction_error, settings, shortened)
         synchronise(device)
-        return time.perf_counter() - began if result.curve else math.nan
+        return time.perf_counter() - began
 
     rows = []
     with ProgressBar("bench reconstruct", len(units or every)) as bar:

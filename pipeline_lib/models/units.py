@@ -9,17 +9,6 @@ import torch
 from torch import nn
 
 
-def merge(units: Sequence[str], chained: Collection[str], size: int) -> list[tuple[str, ...]]:
-    """Runs of up to `size` units each of which, but the first, reads what the one before it writes."""
-    groups: list[tuple[str, ...]] = []
-    for unit in units:
-        if groups and unit in chained and len(groups[-1]) < size:
-            groups[-1] += (unit,)
-        else:
-            groups.append((unit,))
-    return groups
-
-
 def reconstruction_units(network: nn.Module, batch: torch.Tensor, layers: Sequence[str]) -> dict[str, list[str]]:
     """The layers of each unit, in order of execution, which is also the order of `layers`.
 

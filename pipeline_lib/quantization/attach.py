@@ -81,7 +81,7 @@ def fold(network: nn.Module, input_size: tuple[int, int, int]) -> torch.Tensor:
 
 
 def attach(folded: nn.Module, batch: torch.Tensor, scheme: Scheme) -> None:
-    """Put the scheme's quantizers into every layer, attention and sum, in place; readers of one tensor share a quantizer.
+    """Put the scheme's quantizers into layers, attention and sums, in place; readers of one tensor share a quantizer.
 
     Nothing is quantized before the quantizers have their grids.
     """

@@ -2,9 +2,9 @@
 
 from typing import Literal
 
+import torch
 from timm.layers import Attention
 from timm.models.swin_transformer import WindowAttention
-import torch
 from torch import Tensor, nn
 
 from pipeline_lib.errors import InputError

@@ -1,7 +1,7 @@
 """What units read and write, a row an image: in the memory of the device, in host memory, or in a file.
 
-The values are the same everywhere; a budget decides. A GPU has as much of the host's memory, pinned, as of its own; what
-neither holds lies in a file of the work directory.
+The values are the same everywhere; a budget decides. A GPU has as much of the host's memory, pinned, as of its own;
+what neither holds lies in a file of the work directory.
 """
 
 import mmap

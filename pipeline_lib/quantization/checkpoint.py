@@ -28,7 +28,12 @@ def describe(network: nn.Module, card: Card, data_config: dict[str, Any], scheme
         "scheme": scheme.to_json(),
         "simulation_only": log_softmax,  # log-sqrt2 has no form in an integer runtime
         "weights": {
-            name: {"bits": layer.weight_bits, "shape": list(layer.weight.shape), "granularity": f"per {scheme.granularity}", "grid": scheme.weights}
+            name: {
+                "bits": layer.weight_bits,
+                "shape": list(layer.weight.shape),
+                "granularity": f"per {scheme.granularity}",
+                "grid": scheme.weights,
+            }
             for name, layer in quant_layers(network).items()
         },
         "activations": {

@@ -1,7 +1,7 @@
 """Which module reads which tensor, observed in one forward pass: many timm models cannot be traced by torch.fx."""
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -10,6 +10,8 @@ from torch import nn
 
 QUANTIZABLE = (nn.Conv2d, nn.Linear)
 NORMALISATIONS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm)
+
+Group = tuple[str, ...]  # names of modules that run one after the other
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,31 @@ def shared_inputs(calls: list[Call]) -> dict[str, str]:
     return {c.name: first.setdefault(c.reads, c.name) for c in calls if isinstance(c.module, QUANTIZABLE)}
 
 
-def chained(network: nn.Module, batch: torch.Tensor, units: list[str]) -> set[str]:
-    """Units that read exactly what the unit before them writes."""
-    calls = {call.name: call for call in observe(network, batch, units)}
-    return {unit for before, unit in pairwise(units) if calls[unit].reads == calls[before].writes}
+def grouped(network: nn.Module, batch: torch.Tensor, units: Sequence[str], size: int) -> tuple[list[Group], set[str]]:
+    """What is reconstructed as one, in order; and the first members of those that read what the one before writes.
+
+    A layer takes the activation that follows it along: an error that the activation clips is none. Up to `size` units
+    of which each reads what the one before writes are one.
+    """
+    inner = [name for name, module in network.named_modules() if name and not list(module.children())]
+    calls = {call.name: call for call in observe(network, batch, {*units, *inner})}
+    activations = {
+        call.reads: call.name
+        for call in calls.values()
+        if call.reads.shape == call.writes.shape and call.reads != call.writes and not list(call.module.parameters())
+    }
+    single: list[Group] = []
+    for unit in units:
+        follower = activations.get(calls[unit].writes) if isinstance(calls[unit].module, QUANTIZABLE) else None
+        single.append((unit,) if follower is None else (unit, follower))
+    chained = {b[0] for a, b in pairwise(single) if calls[b[0]].reads == calls[a[-1]].writes}
+    groups: list[Group] = []
+    left = 0
+    for group in single:
+        if left and group[0] in chained:
+            groups[-1] += group
+            left -= 1
+        else:
+            groups.append(group)
+            left = size - 1
+    return groups, chained

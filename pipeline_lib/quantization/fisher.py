@@ -32,10 +32,10 @@ class FisherError:
 def fisher_factors(
     network: nn.Module, unit: str, batches: Iterable[Tensor], rank: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each batch, of the float network: factors (n, rank, ...) and the squared gradient of a random probe (n, ...).
+    """Of the float network, batch by batch: factors (n, rank, ...), and squared gradients of random probes (n, ...).
 
-    The probes are random signs, seeded by the unit, mixed to have the covariance diag(p) - p p^T: their squared gradient
-    is the diagonal of F on average.
+    The probes are random signs, seeded by the unit, mixed to have the covariance diag(p) - p p^T: on average their
+    squared gradient is the diagonal of F.
     """
     generator = torch.Generator().manual_seed(seed_of("fisher", 0, unit))
     outputs: list[Tensor] = []

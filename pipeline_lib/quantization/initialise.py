@@ -86,7 +86,8 @@ def reparameterise(
     norm.bias = nn.Parameter(norm.bias / r - t, requires_grad=False)
     for reader in readers:
         weight = reader.weight * r
-        bias = reader.layer.bias if isinstance(reader.layer.bias, Tensor) else torch.zeros_like(weight[:, 0])
+        bias = reader.layer.bias
+        assert isinstance(bias, Tensor)
         reader.layer.weight = nn.Parameter(weight, requires_grad=False)
         reader.layer.bias = nn.Parameter(bias + weight @ t, requires_grad=False)
     quantizer.set_grid(step, zero)

@@ -1,6 +1,7 @@
 """The finished part of a network, and what the unit behind it sees."""
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,11 @@ from pipeline_lib.models.normalise import Normaliser
 from pipeline_lib.params.reconstruct import Method
 from pipeline_lib.quantization.caches import Caches
 from pipeline_lib.quantization.capture import unit_inputs, unit_outputs
+from pipeline_lib.quantization.dataflow import Group
 from pipeline_lib.quantization.fisher import FisherError, fisher_factors
 from pipeline_lib.quantization.step import Loss, UnitData, class_divergence, reconstruction_error
 
 BATCH = 64  # images of a forward pass
-
-Group = tuple[str, ...]  # names of the blocks of a unit
 
 
 class Batches:
@@ -103,4 +103,4 @@ class Prefix:
                 yield factor
 
         cache = self._caches.store(len(self._batches), factors())
-        return UnitData(*data.caches, cache), FisherError(total / trained)
+        return replace(data, factors=cache), FisherError(total / trained)

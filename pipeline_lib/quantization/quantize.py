@@ -24,15 +24,15 @@ from pipeline_lib.models.classifier import Classifier, load_classifier
 from pipeline_lib.models.device import place
 from pipeline_lib.models.normalise import Normaliser
 from pipeline_lib.models.preprocessing import Pixels
-from pipeline_lib.models.units import merge, reconstruction_units
+from pipeline_lib.models.units import reconstruction_units
 from pipeline_lib.params.reconstruct import Method, Precision, Reconstruct
 from pipeline_lib.progress import ProgressBar, notice
 from pipeline_lib.quantization.attach import Scheme, attach, fold, make_scheme, method_for, quant_layers
 from pipeline_lib.quantization.caches import Caches
 from pipeline_lib.quantization.checkpoint import describe, restore, save_network, save_unit
-from pipeline_lib.quantization.dataflow import chained, layers, observe
+from pipeline_lib.quantization.dataflow import Group, grouped, layers, observe
 from pipeline_lib.quantization.initialise import layer_norm_readers, search_ranges
-from pipeline_lib.quantization.prefix import BATCH, Batches, Group, Prefix, joined
+from pipeline_lib.quantization.prefix import BATCH, Batches, Prefix, joined
 from pipeline_lib.quantization.reconstruction import reconstruct_unit
 
 MODEL, NEAREST, DESCRIPTION = "model.safetensors", "nearest.safetensors", "quantization.json"
@@ -89,10 +89,9 @@ def quantize(
         if not work.done(NEAREST):
             with work.writing(NEAREST) as path:
                 save_network(path, _rounded_to_nearest(quantized))
-        chain = chained(reference, next(iter(batches))[:1], units)
-        groups = merge(units, chain, method.merge)
+        groups, chained = grouped(reference, next(iter(batches))[:1], units, method.merge)
         caches = Caches(device, cache_gib, work.path)
-        prefix = Prefix(reference, quantized, groups, chain, batches, params.held_out, caches)
+        prefix = Prefix(reference, quantized, groups, chained, batches, params.held_out, caches)
         _reconstruct(work, quantized, groups, prefix, params, method, out.name)
         results = [read_json(work.units / f"unit-{n:03d}.json") for n in range(len(groups))]
         costs = {result["unit"]: result.pop("cost") for result in results}
@@ -169,7 +168,7 @@ def _prepare(
     methods: Mapping[str, Method],
     device: torch.device,
 ) -> tuple[nn.Module, nn.Module, Scheme, list[str]]:
-    """The float network with batch norm folded, its copy with quantizers that have their grids, the scheme, the units."""
+    """The float network, batch norm folded; its copy with quantizers that have their grids; the scheme; the units."""
     reference = classifier.network
     blank = fold(reference, tuple(classifier.data_config["input_size"]))
     units = list(reconstruction_units(reference, blank, layers(observe(reference, blank))))

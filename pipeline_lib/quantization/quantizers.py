@@ -100,7 +100,7 @@ Quantizer = UniformQuantizer | LogSqrt2Quantizer
 
 
 class QuantLayer(nn.Module):
-    """A convolution or linear layer with integer weights, of a step a channel or one step, and a quantizer on its input.
+    """A convolution or linear layer with integer weights, a step a channel or one in all, and a quantizer on its input.
 
     The layer goes through three states: float; learning, with soft rounding; and frozen, when its weight is
     step * (integers - zero_point).
@@ -111,10 +111,18 @@ class QuantLayer(nn.Module):
     integers: Tensor  # uint8, the shape of the weight
 
     def __init__(
-        self, layer: nn.Module, weight_bits: int, input_quantizer: UniformQuantizer, *, symmetric: bool, per_tensor: bool
+        self,
+        layer: nn.Module,
+        weight_bits: int,
+        input_quantizer: UniformQuantizer,
+        *,
+        symmetric: bool,
+        per_tensor: bool,
     ) -> None:
         super().__init__()
         self.layer, self.weight_bits, self.input_quantizer = layer, weight_bits, input_quantizer
+        if layer.bias is None:  # learning and the reparameterisation of norms need one
+            layer.bias = nn.Parameter(torch.zeros(len(self.weight)), requires_grad=False)
         self.symmetric, self.per_tensor = symmetric, per_tensor
         steps = 1 if per_tensor else len(self.weight)
         self.register_buffer("step", torch.ones(steps))
@@ -154,8 +162,8 @@ class QuantLayer(nn.Module):
         levels = integers.to(self.step.dtype) - self._per_channel(self.zero_point)
         self.layer.weight = nn.Parameter(levels * self._per_channel(self.step), requires_grad=False)
 
-    def learn(self, how: Steps) -> tuple[nn.Parameter, nn.Parameter]:
-        """Begin soft rounding; the parameters are the rounding variable v and that of the step.
+    def learn(self, how: Steps) -> tuple[nn.Parameter, nn.Parameter, nn.Parameter]:
+        """Begin soft rounding; the parameters are the rounding variable v, that of the step, and the bias.
 
         v starts where h(v) is the fraction of w / step, so that the soft weight is the float weight, clipped.
         """
@@ -166,7 +174,9 @@ class QuantLayer(nn.Module):
         self._v = nn.Parameter(-torch.log((ZETA - GAMMA) / (ratio - base - GAMMA) - 1))
         self._learning = LearnedStep(self.step, how)
         self.beta, self.lam = torch.tensor(2.0, device=ratio.device), torch.tensor(0.0, device=ratio.device)
-        return self._v, self._learning.value
+        assert isinstance(self.layer.bias, Tensor)
+        self._bias = nn.Parameter(self.layer.bias.clone())
+        return self._v, self._learning.value, self._bias
 
     def harden(self) -> float:
         """End soft rounding: up where v >= 0. Returns the share of integers that differ from nearest."""
@@ -175,7 +185,8 @@ class QuantLayer(nn.Module):
         levels = self._base + up + self._per_channel(self.zero_point)
         integers = levels.clamp(0, self.qmax).to(torch.uint8)
         self.step = self._learning().detach()
-        del self._learning
+        self.layer.bias = nn.Parameter(self._bias.detach(), requires_grad=False)
+        del self._learning, self._bias
         self.freeze(integers)
         return float((integers != nearest).float().mean())
 
@@ -188,5 +199,5 @@ class QuantLayer(nn.Module):
         channels = len(self._v)
         step, zero_point = self._learning().expand(channels), self.zero_point.expand(channels)
         weight = soft_round(self._v, self._base, step, zero_point, 0, self.qmax, self.beta, self.lam)
-        soft: Tensor = functional_call(self.layer, {"weight": weight}, (x,))
+        soft: Tensor = functional_call(self.layer, {"weight": weight, "bias": self._bias}, (x,))
         return soft

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from pipeline_lib.artifacts.fingerprints import seed_of
 from pipeline_lib.params.reconstruct import Method, Reconstruct
 from pipeline_lib.quantization.attach import quant_layers, quantizers
-from pipeline_lib.quantization.policies import EIGHT
 from pipeline_lib.quantization.quantizers import QuantLayer, UniformQuantizer
 from pipeline_lib.quantization.step import Loss, Step, UnitData, run
 
@@ -24,7 +23,7 @@ POINTS = 100  # of a unit's curves
 class UnitResult:
     """A row of blocks.csv, and the unit's rows of curves.csv.
 
-    Losses are of the kind that was minimised (squared error, Fisher, or divergence of the classes), with nothing dropped.
+    Losses are of the kind that was minimised (squared error, Fisher, divergence of the classes), with nothing dropped.
     The curves have them as they were minimised, with values dropped and, if so asked, divided by the first.
     """
 
@@ -48,19 +47,17 @@ def unit_loss(unit: nn.Module, data: UnitData, loss: Loss) -> float:
 def reconstruct_unit(
     name: str, unit: nn.Module, data: UnitData, loss: Loss, params: Reconstruct, method: Method
 ) -> UnitResult:
-    """Learn the unit's roundings and steps, then freeze it.
+    """Learn the unit's roundings, steps and biases, then freeze it.
 
-    The unit is a QuantLayer or holds some; the quantizers that its layers read through are learned with them. Where
-    all of them have 8 bits there is next to nothing to gain: the unit keeps rounding to nearest.
+    The unit is a QuantLayer or holds some; the quantizers that its layers read through are learned with them.
     """
     layers = [unit] if isinstance(unit, QuantLayer) else list(quant_layers(unit).values())
     activations = [q for q in quantizers(unit).values() if isinstance(q, UniformQuantizer) and not q.learned]
-    eight_bits = all(bits == EIGHT for bits in [*(x.weight_bits for x in layers), *(q.bits for q in activations)])
     train, held_out = data.split(params.held_out)
     with_nearest = {layer: layer.nearest() for layer in layers}
     before = [_loss_with(unit, layers, with_nearest, part, loss) for part in (train, held_out)]
 
-    if eight_bits or not method.iterations:
+    if not method.iterations:
         curve, flipped = [], [0.0] * len(layers)
         for layer, integers in with_nearest.items():
             layer.freeze(integers)

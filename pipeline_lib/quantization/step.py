@@ -1,7 +1,7 @@
 """One iteration of block reconstruction, as a function of tensors on the device alone.
 
-Nothing in it looks at a value on the host, so a GPU captures it once as a CUDA graph and replays it, on a batch that was
-put into the same place.
+Nothing in it looks at a value on the host, so a GPU captures it once as a CUDA graph and replays it, on
+batches that are put into one place.
 """
 
 from collections.abc import Callable, Sequence
@@ -58,7 +58,7 @@ def class_divergence(output: Tensor, target: Tensor) -> Tensor:
 
 
 def schedule(iterations: int, warmup: float, rounding_weight: float) -> Tensor:
-    """A row an iteration: lambda and beta of the rounding regulariser, and the cosine that scales the steps' rates."""
+    """A row an iteration: lambda and beta of the rounding regulariser, and the cosine of all rates but that of rounding."""
     i = torch.arange(iterations, dtype=torch.float64)
     first = int(warmup * iterations)  # iteration that has the regulariser
     progress = ((i - first) / (iterations - first)).clamp(min=0)
@@ -69,7 +69,7 @@ def schedule(iterations: int, warmup: float, rounding_weight: float) -> Tensor:
 
 
 class Step:
-    """Call it once an iteration, on the batch that `feed` holds: roundings and steps take a step of Adam."""
+    """Call it once an iteration, on the batch that `feed` holds: roundings, steps and biases take a step of Adam."""
 
     def __init__(
         self,
@@ -96,14 +96,15 @@ class Step:
         self.scale = torch.ones((), device=device)
         self.seeds = seed % (1 << 62) + torch.arange(len(activations) + 1, device=device)
 
-        roundings, weight_steps = zip(*(layer.learn(method.steps) for layer in layers), strict=True)
+        roundings, weight_steps, biases = zip(*(layer.learn(method.steps) for layer in layers), strict=True)
         rates = (
             method.learning_rate_rounding,
             method.learning_rate_weight_step,
             method.learning_rate_activation_step,
+            method.learning_rate_bias,
         )
         activation_steps = [quantizer.learn(method.steps, method.drop) for quantizer in activations]
-        self.learned = (roundings, weight_steps, activation_steps)
+        self.learned = (roundings, weight_steps, activation_steps, biases)
         self.curve = torch.zeros(iterations, 2, device=device)  # loss, norm of the gradient
         self.optimiser = torch.optim.Adam(
             [

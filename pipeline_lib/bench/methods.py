@@ -1,0 +1,115 @@
+"""Methods of reconstruction against each other, on real images and over seeds: top-1, not speed."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from pipeline_lib.artifacts.files import atomic
+from pipeline_lib.calibration import sources
+from pipeline_lib.calibration.assemble import assemble
+from pipeline_lib.errors import InputError
+from pipeline_lib.evaluation.evaluate import predict
+from pipeline_lib.models.card import read_card
+from pipeline_lib.models.classifier import load_classifier
+from pipeline_lib.models.device import place
+from pipeline_lib.params.everything import Params
+from pipeline_lib.progress import ProgressBar
+from pipeline_lib.quantization.checkpoint import load_quantized
+from pipeline_lib.quantization.quantize import MODEL, NEAREST, quantize
+
+CHECKPOINTS = {"nearest": NEAREST, "top1": MODEL}
+KEY = ["model", "precision", "method", "iterations", "seed"]
+
+
+def compare_methods(
+    params: Params,
+    models: Sequence[str],
+    precisions: Sequence[str],
+    methods: Sequence[str],
+    iterations: int,
+    seeds: int,
+    device: torch.device,
+    out: Path,
+) -> pd.DataFrame:
+    """A row a run: top-1 in percent of the float network, rounded to nearest, and reconstructed.
+
+    Calibrated on `task.real`, judged on all labelled images. The CSV file `out` is written after every run; rows
+    that it has are not computed again.
+
+    Raises:
+        InputError: params.yaml has no such precision or method.
+    """
+    for names, section, defined in (
+        (precisions, "precisions", params.precisions),
+        (methods, "methods", params.methods),
+    ):
+        for name in names:
+            if name not in defined:
+                raise InputError(f"params.yaml: no {name!r} in `{section}`; there are {', '.join(defined)}")
+    todo = [
+        (model, precision, method, iterations, seed)
+        for seed in range(seeds)
+        for model in models
+        for precision in precisions
+        for method in methods
+    ]
+    table = pd.read_csv(out) if out.exists() else pd.DataFrame(columns=[*KEY, "float", "nearest", "top1", "seconds"])
+    done = set(table[KEY].itertuples(index=False, name=None))
+    with ProgressBar("bench methods", len(todo)) as bar:
+        for run in todo:
+            if run not in done:
+                row = dict(zip(KEY, run, strict=True)) | _run(params, *run, device)
+                table = (
+                    pd.concat([table, pd.DataFrame([row])], ignore_index=True) if len(table) else pd.DataFrame([row])
+                )
+                with atomic(out) as path:
+                    table.to_csv(path, index=False)
+            bar.advance(1, " ".join(map(str, run)))
+    return table
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean and standard deviation over seeds."""
+    groups = table.groupby(KEY[:-1], sort=False)
+    columns = {"float": ("float", "mean"), "nearest": ("nearest", "mean"), "top1": ("top1", "mean")}
+    spread = {"spread": ("top1", "std"), "runs": ("top1", "count"), "seconds": ("seconds", "mean")}
+    return groups.agg(**columns, **spread).reset_index()
+
+
+def _run(
+    params: Params, model: str, precision: str, method: str, iterations: int, seed: int, device: torch.device
+) -> dict[str, Any]:
+    classifier = Path(params.task.classifiers) / model
+    loaded = load_classifier(classifier)
+    chosen = params.methods[method]
+    chosen = chosen.model_copy(update={"iterations": iterations if chosen.iterations else 0})
+    with TemporaryDirectory() as folder:
+        images, quantized = Path(folder) / "calibration", Path(folder) / f"{model}-{precision}-{method}-{seed}"
+        assemble(sources.real(Path(params.task.real)), params.calibrate.count, loaded.data_config, images)
+        began = time.monotonic()
+        quantize(
+            images / "images.npy",
+            classifier,
+            params.precisions[precision],
+            params.reconstruct.model_copy(update={"seed": seed}),
+            {"cnn": chosen, "vit": chosen},
+            device,
+            params.runtime.cache_gib,
+            quantized,
+        )
+        seconds = time.monotonic() - began
+        networks: dict[str, nn.Module] = {"float": loaded.network}
+        networks |= {name: load_quantized(quantized, file).network for name, file in CHECKPOINTS.items()}
+    judged = {name: place(network, device) for name, network in networks.items()}
+    everything = params.evaluate.model_copy(update={"fraction": 1.0})
+    classes, labelled = read_card(classifier).num_classes, Path(params.task.labelled)
+    _, labels, top5 = predict(judged, loaded.data_config, labelled, classes, everything, device)
+    accuracy = {name: round(100 * float(np.mean(top[:, 0] == labels)), 2) for name, top in top5.items()}
+    return accuracy | {"seconds": round(seconds, 1)}
