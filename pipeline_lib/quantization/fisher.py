@@ -42,7 +42,7 @@ def fisher_factors(
 
     def cut(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
         outputs[:] = [output.detach().requires_grad_()]
-        return outputs[0]
+        return outputs[0].clone()  # what follows may work in place
 
     handle = network.get_submodule(unit).register_forward_hook(cut)
     try:

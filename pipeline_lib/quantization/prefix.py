@@ -31,7 +31,11 @@ class Batches:
     def __iter__(self) -> Iterator[torch.Tensor]:
         for begin in range(0, len(self), BATCH):
             images = np.load(self._path, mmap_mode="r")  # mapped anew, so that no more than a batch is in memory
-            yield self._normalise(images[begin : begin + BATCH])
+            yield self._normalise(images[begin : min(begin + BATCH, len(self))])
+
+    def first(self, count: int) -> "Batches":
+        """The first images alone."""
+        return Batches(self._path, min(count, len(self)), self._normalise)
 
 
 def joined(network: nn.Module, group: Group) -> nn.Module:

@@ -4,7 +4,6 @@ import copy
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from pipeline_lib.quantization.caches import Caches
 from pipeline_lib.quantization.checkpoint import describe, restore, save_network, save_unit
 from pipeline_lib.quantization.dataflow import Group, grouped, layers, observe
 from pipeline_lib.quantization.initialise import layer_norm_readers, search_ranges
-from pipeline_lib.quantization.prefix import BATCH, Batches, Prefix, joined
+from pipeline_lib.quantization.prefix import Batches, Prefix, joined
 from pipeline_lib.quantization.reconstruction import reconstruct_unit
 
 MODEL, NEAREST, DESCRIPTION = "model.safetensors", "nearest.safetensors", "quantization.json"
@@ -178,8 +177,8 @@ def _prepare(
     ranges = method_for(list(scheme.bits), methods).ranges
     attach(quantized, blank, scheme)
     reference, quantized = place(reference, device), place(quantized, device)
-    count = -(-params.range_images // BATCH)
-    search_ranges(quantized, islice(batches, count), readers, ranges)
+    trained = len(batches) - params.held_out
+    search_ranges(quantized, batches.first(min(params.range_images, trained)), readers, ranges)
     return reference, quantized, scheme, units
 
 

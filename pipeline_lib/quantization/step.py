@@ -58,7 +58,7 @@ def class_divergence(output: Tensor, target: Tensor) -> Tensor:
 
 
 def schedule(iterations: int, warmup: float, rounding_weight: float) -> Tensor:
-    """A row an iteration: lambda and beta of the rounding regulariser, and the cosine of all rates but that of rounding."""
+    """A row an iteration: lambda and beta of the regulariser, and the cosine of all rates but that of rounding."""
     i = torch.arange(iterations, dtype=torch.float64)
     first = int(warmup * iterations)  # iteration that has the regulariser
     progress = ((i - first) / (iterations - first)).clamp(min=0)

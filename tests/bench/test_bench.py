@@ -12,6 +12,7 @@ from pipeline_lib.bench import eager, fakequant, reconstruct
 from pipeline_lib.fakequant import operators
 
 runner = CliRunner()
+METHODS = ["methods", "resnet", "--precision", "w2a4", "--method", "adaround"]
 
 
 @pytest.fixture(autouse=True)
@@ -54,10 +55,28 @@ def test_every_unit_of_a_network_is_timed() -> None:
     assert "all units, 20,000 iterations each:" in result.stdout
 
 
+def test_methods_are_compared_over_seeds_and_what_is_there_is_not_done_again(workspace: Path) -> None:
+    command = ["bench", "methods", "resnet", "--precision", "w2a4", "--method", "genie-m", "--iterations", "2"]
+    result = runner.invoke(app, [*command, "--seeds", "1"])
+    assert result.exit_code == 0, result.output
+    (first,) = pd.read_csv("bench-methods.csv").to_dict("records")
+    assert 0 <= first["top1"] <= 100 and first["seed"] == 0
+    result = runner.invoke(app, [*command, "--method", "repq-vit", "--seeds", "2"])
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv("bench-methods.csv")
+    assert table.iloc[0].to_dict() == first, "times too"
+    assert table.groupby("method")["seed"].apply(list).to_dict() == {"genie-m": [0, 1], "repq-vit": [0, 1]}
+    nearest = table[table["method"] == "repq-vit"]
+    assert (nearest["top1"] == nearest["nearest"]).all(), "repq-vit reconstructs nothing, whatever --iterations says"
+    assert "spread" in result.stdout
+
+
 @pytest.mark.parametrize(
-    "arguments", [["fakequant", "--device", "tpu"], ["reconstruct", "--model", "resnet-18"]], ids=["device", "model"]
+    "arguments",
+    [["fakequant", "--device", "tpu"], ["reconstruct", "--model", "resnet-18"], METHODS],
+    ids=["device", "model", "method"],
 )
-def test_bad_arguments(arguments: list[str]) -> None:
+def test_bad_arguments(workspace: Path, arguments: list[str]) -> None:
     result = runner.invoke(app, ["bench", *arguments])
     assert result.exit_code == 2
     assert "error:" in result.stderr
