@@ -121,7 +121,7 @@ def tiny_params() -> dict:
     params["calibrate"].update(count=24)
     params["reconstruct"].update(held_out=8, range_images=16, batch_size=8)
     for method in params["methods"].values():
-        method.update(iterations=4)
+        method.update(iterations=4, tune_iterations=2)
     params["evaluate"].update(fraction=1.0, batch_size=20, gap_images=16)
     params["report"].update(samples=4)
     params["task"].update(

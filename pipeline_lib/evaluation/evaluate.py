@@ -26,6 +26,7 @@ from pipeline_lib.params.evaluate import Evaluate
 from pipeline_lib.quantization.attach import fold
 from pipeline_lib.quantization.checkpoint import load_quantized
 from pipeline_lib.quantization.quantize import BLOCKS, MODEL, NEAREST, read_images
+from pipeline_lib.quantization.reconstruction import NETWORK
 
 METRICS, PREDICTIONS, GAP = "metrics.json", "predictions.csv", "gap.csv"
 Batch = tuple[list[str], Pixels, Indices]
@@ -152,7 +153,9 @@ def _gap(
     loaded = load_classifier(classifier)
     fold(loaded.network, tuple(loaded.data_config["input_size"]))
     reference = place(loaded.network, device)
-    units = [unit.split("+")[-1] for unit in pd.read_csv(quantized / BLOCKS)["unit"]]  # of merged blocks the last
+    units = [
+        unit.split("+")[-1] for unit in pd.read_csv(quantized / BLOCKS)["unit"] if unit != NETWORK
+    ]  # the last of merged blocks
     normalise, size, count = Normaliser(loaded.data_config, device), params.batch_size, params.gap_images
     seen = read_images(calibration)[:count]
     unseen = np.concatenate([p for _, p, _ in islice(batches(labelled, loaded.data_config, params), -(-count // size))])

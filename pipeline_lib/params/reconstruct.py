@@ -39,6 +39,7 @@ class Method(Section):
     ranges: Ranges  # of weights and activations, before reconstruction
     merge: Annotated[int, Field(ge=1)]  # adjacent blocks that make a unit (MRECG)
     iterations: Annotated[int, Field(ge=0)]  # a unit; 0: rounded to nearest
+    tune_iterations: Annotated[int, Field(ge=0)]  # of all steps and biases together, after the units; 0: not
     early_stop: Rate  # relative fall of the loss below which a unit is finished early; 0: never
     learning_rate_rounding: Rate
     learning_rate_weight_step: Rate  # 0 keeps the step

@@ -94,6 +94,14 @@ class Prefix:
         self._previous = number, data
         return data, loss
 
+    def whole(self) -> UnitData:
+        """What the network sees, and its float logits."""
+        self._previous, images = None, len(self._batches)
+        self._caches.keep([])
+        pictures = self._caches.store(images, self._batches)
+        logits = self._caches.store(images, unit_outputs(self._reference, pictures.batches(BATCH)))
+        return UnitData(pictures, pictures, logits)
+
     def _with_fisher(self, data: UnitData, unit: str, rank: int) -> tuple[UnitData, Loss]:
         """The factors, and a loss whose diagonal comes from the images that are not held out alone."""
         total, left = torch.zeros(data.target.shape, device=data.target.device), len(self._batches) - self._held_out

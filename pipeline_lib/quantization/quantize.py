@@ -4,6 +4,7 @@ import copy
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from pipeline_lib.quantization.checkpoint import describe, restore, save_network
 from pipeline_lib.quantization.dataflow import Group, grouped, layers, observe
 from pipeline_lib.quantization.initialise import layer_norm_readers, search_ranges
 from pipeline_lib.quantization.prefix import Batches, Prefix, joined
-from pipeline_lib.quantization.reconstruction import reconstruct_unit
+from pipeline_lib.quantization.reconstruction import UnitResult, reconstruct_unit, tune_network
 
 MODEL, NEAREST, DESCRIPTION = "model.safetensors", "nearest.safetensors", "quantization.json"
 BLOCKS, CURVES = "blocks.csv", "curves.csv"
@@ -91,8 +92,7 @@ def quantize(
         groups, chained = grouped(reference, next(iter(batches))[:1], units, method.merge)
         caches = Caches(device, cache_gib, work.path)
         prefix = Prefix(reference, quantized, groups, chained, batches, params.held_out, caches)
-        _reconstruct(work, quantized, groups, prefix, params, method, out.name)
-        results = [read_json(work.units / f"unit-{n:03d}.json") for n in range(len(groups))]
+        results = _reconstruct(work, quantized, groups, prefix, params, method, out.name)
         costs = {result["unit"]: result.pop("cost") for result in results}
         curves = [(result["unit"], *point) for result in results for point in result.pop("curve")]
         with work.writing(BLOCKS) as path:
@@ -121,25 +121,37 @@ def _reconstruct(
     params: Reconstruct,
     method: Method,
     title: str,
-) -> None:
-    """Reconstruct the groups of blocks in order, each into files of the work directory."""
-    with ProgressBar(f"reconstruct {title}", len(groups)) as bar:
-        for number, group in enumerate(groups):
-            name, unit = "+".join(group), joined(quantized, group)
+) -> list[dict[str, Any]]:
+    """Reconstruct the groups of blocks in order, and tune the whole, each into files of the work directory.
+
+    Returns the results, with what each took.
+    """
+
+    def reconstruct(number: int) -> UnitResult:
+        name, unit = "+".join(groups[number]), joined(quantized, groups[number])
+        return reconstruct_unit(name, unit, *prefix.advance(number, method), params, method)
+
+    jobs = [(joined(quantized, group), partial(reconstruct, number)) for number, group in enumerate(groups)]
+    if method.tune_iterations:
+        jobs.append((quantized, lambda: tune_network(quantized, prefix.whole(), params, method)))
+    rows: list[dict[str, Any]] = []
+    with ProgressBar(f"reconstruct {title}", len(jobs)) as bar:
+        for number, (module, job) in enumerate(jobs):
             weights, row = f"unit-{number:03d}.safetensors", f"unit-{number:03d}.json"
             if work.done(weights) and work.done(row):
-                restore(work.units / weights, unit)
+                restore(work.units / weights, module)
             else:
                 began = time.monotonic()
                 peak_memory.start()
-                result = reconstruct_unit(name, unit, *prefix.advance(number, method), params, method)
+                result = asdict(job())
                 with work.writing(weights) as path:
-                    save_unit(path, unit)
+                    save_unit(path, module)
                 cost = {"seconds": round(time.monotonic() - began, 3), "peak_memory_mib": peak_memory.stretch()}
                 with work.writing(row) as path:
-                    write_json(path, {**asdict(result), "cost": cost})
-            rows = read_json(work.units / row)
-            bar.advance(1, f"{name}: loss {rows['loss_before']:.4g} -> {rows['loss_after']:.4g}")
+                    write_json(path, {**result, "cost": cost})
+            rows.append(read_json(work.units / row))
+            bar.advance(1, f"{rows[-1]['unit']}: loss {rows[-1]['loss_before']:.4g} -> {rows[-1]['loss_after']:.4g}")
+    return rows
 
 
 def read_images(path: Path) -> Pixels:

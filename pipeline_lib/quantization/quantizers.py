@@ -102,8 +102,8 @@ Quantizer = UniformQuantizer | LogSqrt2Quantizer
 class QuantLayer(nn.Module):
     """A convolution or linear layer with integer weights, a step a channel or one in all, and a quantizer on its input.
 
-    The layer goes through three states: float; learning, with soft rounding; and frozen, when its weight is
-    step * (integers - zero_point).
+    The layer goes through states: float; learning, with soft rounding; frozen, when its weight is
+    step * (integers - zero_point); and perhaps learning once more, with these integers.
     """
 
     step: Tensor  # (channels,), or (1,) for all of the weight
@@ -128,7 +128,9 @@ class QuantLayer(nn.Module):
         self.register_buffer("step", torch.ones(steps))
         self.register_buffer("zero_point", torch.zeros(steps))
         self.register_buffer("integers", torch.zeros(self.weight.shape, dtype=torch.uint8), persistent=False)
-        self._v: nn.Parameter | None = None  # rounding variable, while learning
+        self.frozen = False
+        self._learning: LearnedStep | None = None
+        self._v: nn.Parameter | None = None  # rounding variable
 
     @property
     def weight(self) -> Tensor:
@@ -158,12 +160,18 @@ class QuantLayer(nn.Module):
 
     def freeze(self, integers: Tensor) -> None:
         """Compute with integers from now on."""
-        self.integers, self._v = integers, None
+        self.integers, self.frozen, self._learning, self._v = integers, True, None, None
         levels = integers.to(self.step.dtype) - self._per_channel(self.zero_point)
         self.layer.weight = nn.Parameter(levels * self._per_channel(self.step), requires_grad=False)
 
-    def learn(self, how: Steps) -> tuple[nn.Parameter, nn.Parameter, nn.Parameter]:
-        """Begin soft rounding; the parameters are the rounding variable v, that of the step, and the bias.
+    def learn(self, how: Steps) -> tuple[nn.Parameter, nn.Parameter]:
+        """Begin to learn step and bias by the parameters returned."""
+        assert isinstance(self.layer.bias, Tensor)
+        self._learning, self._bias = LearnedStep(self.step, how), nn.Parameter(self.layer.bias.clone())
+        return self._learning.value, self._bias
+
+    def learn_rounding(self) -> nn.Parameter:
+        """Round softly, by the variable v that is returned.
 
         v starts where h(v) is the fraction of w / step, so that the soft weight is the float weight, clipped.
         """
@@ -172,32 +180,36 @@ class QuantLayer(nn.Module):
         lowest, highest = -1 - self._per_channel(self.zero_point), self.qmax - self._per_channel(self.zero_point)
         self._base = base.clamp(lowest, highest).to(torch.int8 if self.weight_bits < 8 else torch.int16)
         self._v = nn.Parameter(-torch.log((ZETA - GAMMA) / (ratio - base - GAMMA) - 1))
-        self._learning = LearnedStep(self.step, how)
         self.beta, self.lam = torch.tensor(2.0, device=ratio.device), torch.tensor(0.0, device=ratio.device)
-        assert isinstance(self.layer.bias, Tensor)
-        self._bias = nn.Parameter(self.layer.bias.clone())
-        return self._v, self._learning.value, self._bias
+        return self._v
 
     def harden(self) -> float:
-        """End soft rounding: up where v >= 0. Returns the share of integers that differ from nearest."""
-        assert self._v is not None
-        nearest, up = self.nearest(), (self._v.detach() >= 0).to(torch.int16)
-        levels = self._base + up + self._per_channel(self.zero_point)
-        integers = levels.clamp(0, self.qmax).to(torch.uint8)
+        """End learning: up where v >= 0. Returns the share of integers that differ from nearest."""
+        assert self._learning is not None
+        integers, nearest = self.integers, self.nearest()
+        if self._v is not None:
+            levels = self._base + (self._v.detach() >= 0).to(torch.int16) + self._per_channel(self.zero_point)
+            integers = levels.clamp(0, self.qmax).to(torch.uint8)
         self.step = self._learning().detach()
         self.layer.bias = nn.Parameter(self._bias.detach(), requires_grad=False)
-        del self._learning, self._bias
+        del self._bias
         self.freeze(integers)
         return float((integers != nearest).float().mean())
+
+    def _learned_weight(self, step: Tensor) -> Tensor:
+        if self._v is None:
+            return self._per_channel(step) * (self.integers - self._per_channel(self.zero_point))
+        channels = len(self._v)
+        step, zero_point = step.expand(channels), self.zero_point.expand(channels)
+        weight: Tensor = soft_round(self._v, self._base, step, zero_point, 0, self.qmax, self.beta, self.lam)
+        return weight
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer on the quantized input."""
         x = self.input_quantizer(x)
-        if self._v is None:
+        if self._learning is None:
             output: Tensor = self.layer(x)
             return output
-        channels = len(self._v)
-        step, zero_point = self._learning().expand(channels), self.zero_point.expand(channels)
-        weight = soft_round(self._v, self._base, step, zero_point, 0, self.qmax, self.beta, self.lam)
-        soft: Tensor = functional_call(self.layer, {"weight": weight, "bias": self._bias}, (x,))
-        return soft
+        learned = {"weight": self._learned_weight(self._learning()), "bias": self._bias}
+        adapted: Tensor = functional_call(self.layer, learned, (x,))
+        return adapted

@@ -13,10 +13,11 @@ from pipeline_lib.artifacts.fingerprints import seed_of
 from pipeline_lib.params.reconstruct import Method, Reconstruct
 from pipeline_lib.quantization.attach import quant_layers, quantizers
 from pipeline_lib.quantization.quantizers import QuantLayer, UniformQuantizer
-from pipeline_lib.quantization.step import Loss, Step, UnitData, run
+from pipeline_lib.quantization.step import Loss, Step, UnitData, class_divergence, run
 
 LOSS_IMAGES, LOSS_BATCH = 256, 64
 POINTS = 100  # of a unit's curves
+NETWORK = "network"  # the name of the whole where units have theirs
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,28 @@ def reconstruct_unit(
     )
 
 
+def tune_network(network: nn.Module, data: UnitData, params: Reconstruct, method: Method) -> UnitResult:
+    """Learn all steps and biases of a network of frozen layers together, by the divergence of the predicted classes.
+
+    Its integers stay as they are. Nothing is dropped.
+    """
+    layers = list(quant_layers(network).values())
+    activations = [q for q in quantizers(network).values() if isinstance(q, UniformQuantizer)]
+    train, held_out = data.split(params.held_out)
+    before = [unit_loss(network, part, class_divergence) for part in (train, held_out)]
+    tuning = method.model_copy(update={"iterations": method.tune_iterations, "drop": 0.0, "normalise_loss": False})
+    seed = seed_of("reconstruct", params.seed, NETWORK)
+    step = Step(network, layers, activations, train, tuning, params.batch_size, class_divergence, seed)
+    run(step)
+    for layer in layers:
+        layer.harden()
+    for quantizer in activations:
+        quantizer.freeze()
+    after = [unit_loss(network, part, class_divergence) for part in (train, held_out)]
+    curve = _thinned(step.curve[: int(step.iteration)])
+    return UnitResult(NETWORK, before[0], after[0], before[1], after[1], 0.0, curve)
+
+
 def _thinned(curve: Tensor) -> list[tuple[int, float, float]]:
     """Means of at most POINTS stretches of (iterations, 2), each with its last iteration."""
     stretches = curve.cpu().tensor_split(min(POINTS, len(curve)))
@@ -97,5 +120,5 @@ def _loss_with(
         layer.freeze(integers[layer])
     value = unit_loss(unit, data, loss)
     for layer, weight in zip(layers, weights, strict=True):
-        layer.layer.weight = weight
+        layer.layer.weight, layer.frozen = weight, False
     return value

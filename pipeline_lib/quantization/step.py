@@ -82,7 +82,7 @@ class Step:
         loss: Loss,
         seed: int,
     ) -> None:
-        """Begin to learn: the layers round softly and the activations' steps are parameters from now on."""
+        """Begin to learn: steps and biases are parameters from now on, and layers that are float yet round softly."""
         device, size = data.target.device, len(data.target)
         iterations = method.iterations
         self.unit, self.loss, self.iterations, self.device = unit, loss, iterations, device
@@ -96,7 +96,9 @@ class Step:
         self.scale = torch.ones((), device=device)
         self.seeds = seed % (1 << 62) + torch.arange(len(activations) + 1, device=device)
 
-        roundings, weight_steps, biases = zip(*(layer.learn(method.steps) for layer in layers), strict=True)
+        floating = [layer for layer in layers if not layer.frozen]
+        roundings = [layer.learn_rounding() for layer in floating]
+        weight_steps, biases = zip(*(layer.learn(method.steps) for layer in layers), strict=True)
         rates = (
             method.learning_rate_rounding,
             method.learning_rate_weight_step,
@@ -115,7 +117,7 @@ class Step:
         )
         self.now = torch.zeros(3, device=device)  # the schedule's row
         lam, beta, self.cosine = self.now.unbind()
-        for layer in layers:
+        for layer in floating:
             layer.lam, layer.beta = lam, beta
         for quantizer, quantizer_seed in zip(activations, self.seeds, strict=False):
             quantizer.seed = quantizer_seed
