@@ -16,7 +16,7 @@ from pipeline_lib.calibration import sources
 from pipeline_lib.calibration.assemble import assemble
 from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.evaluate import predict
-from pipeline_lib.models.card import read_card
+from pipeline_lib.models.card import read_card, resolve_data_config
 from pipeline_lib.models.classifier import load_classifier
 from pipeline_lib.models.device import place
 from pipeline_lib.params.everything import Params
@@ -62,10 +62,15 @@ def compare_methods(
     ]
     table = pd.read_csv(out) if out.exists() else pd.DataFrame(columns=[*KEY, "float", "nearest", "top1", "seconds"])
     done = set(table[KEY].itertuples(index=False, name=None))
+    float_top1: dict[str, dict[str, float]] = {}
     with ProgressBar("bench methods", len(todo)) as bar:
         for run in todo:
             if run not in done:
-                row = dict(zip(KEY, run, strict=True)) | _run(params, *run, device)
+                model = run[0]
+                if model not in float_top1:
+                    network = load_classifier(Path(params.task.classifiers) / model).network
+                    float_top1[model] = _top1(params, model, {"float": network}, device)
+                row = dict(zip(KEY, run, strict=True)) | float_top1[model] | _run(params, *run, device)
                 table = (
                     pd.concat([table, pd.DataFrame([row])], ignore_index=True) if len(table) else pd.DataFrame([row])
                 )
@@ -86,13 +91,14 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 def _run(
     params: Params, model: str, precision: str, method: str, iterations: int, seed: int, device: torch.device
 ) -> dict[str, Any]:
-    classifier = Path(params.task.classifiers) / model
-    loaded = load_classifier(classifier)
-    chosen = params.methods[method]
-    chosen = chosen.model_copy(update={"iterations": iterations if chosen.iterations else 0})
+    """Nearest and reconstructed top-1 of one run, and the seconds of quantizing."""
+    classifier, chosen = Path(params.task.classifiers) / model, params.methods[method]
+    changes = {name: iterations for name in ("iterations", "tune_iterations") if getattr(chosen, name)}
+    chosen = chosen.model_copy(update=changes)
     with TemporaryDirectory() as folder:
         images, quantized = Path(folder) / "calibration", Path(folder) / f"{model}-{precision}-{method}-{seed}"
-        assemble(sources.real(Path(params.task.real)), params.calibrate.count, loaded.data_config, images)
+        data_config = resolve_data_config(classifier)
+        assemble(sources.real(Path(params.task.real)), params.calibrate.count, data_config, images)
         began = time.monotonic()
         quantize(
             images / "images.npy",
@@ -105,11 +111,15 @@ def _run(
             quantized,
         )
         seconds = time.monotonic() - began
-        networks: dict[str, nn.Module] = {"float": loaded.network}
-        networks |= {name: load_quantized(quantized, file).network for name, file in CHECKPOINTS.items()}
+        networks = {name: load_quantized(quantized, file).network for name, file in CHECKPOINTS.items()}
+    return _top1(params, model, networks, device) | {"seconds": round(seconds, 1)}
+
+
+def _top1(params: Params, model: str, networks: dict[str, nn.Module], device: torch.device) -> dict[str, float]:
+    """Of networks for this model's images, in percent of all labelled images."""
+    classifier, labelled = Path(params.task.classifiers) / model, Path(params.task.labelled)
     judged = {name: place(network, device) for name, network in networks.items()}
     everything = params.evaluate.model_copy(update={"fraction": 1.0})
-    classes, labelled = read_card(classifier).num_classes, Path(params.task.labelled)
-    _, labels, top5 = predict(judged, loaded.data_config, labelled, classes, everything, device)
-    accuracy = {name: round(100 * float(np.mean(top[:, 0] == labels)), 2) for name, top in top5.items()}
-    return accuracy | {"seconds": round(seconds, 1)}
+    data_config, classes = resolve_data_config(classifier), read_card(classifier).num_classes
+    _, labels, top5 = predict(judged, data_config, labelled, classes, everything, device)
+    return {name: round(100 * float(np.mean(top[:, 0] == labels)), 2) for name, top in top5.items()}

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -131,7 +131,9 @@ def _reconstruct(
         name, unit = "+".join(groups[number]), joined(quantized, groups[number])
         return reconstruct_unit(name, unit, *prefix.advance(number, method), params, method)
 
-    jobs = [(joined(quantized, group), partial(reconstruct, number)) for number, group in enumerate(groups)]
+    jobs: list[tuple[nn.Module, Callable[[], UnitResult]]] = [
+        (joined(quantized, group), partial(reconstruct, number)) for number, group in enumerate(groups)
+    ]
     if method.tune_iterations:
         jobs.append((quantized, lambda: tune_network(quantized, prefix.whole(), params, method)))
     rows: list[dict[str, Any]] = []

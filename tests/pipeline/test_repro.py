@@ -133,7 +133,7 @@ def test_a_changed_line_of_code_reruns_the_stages_that_import_it(
     ("stage", "unit", "slower"),
     [
         ("synthesize@mixup", "*.tar", {"synthesize.seed": 5, "synthesize.steps": 40}),
-        ("reconstruct@mixup-resnet-w2a4", "unit-*.json", {"reconstruct.seed": 5, "methods.genie-m.iterations": 60}),
+        ("reconstruct@mixup-resnet-w2a4", "unit-*.json", {"reconstruct.seed": 5, "methods.tuned.iterations": 60}),
     ],
 )
 def test_killed_stage_is_continued_with_the_same_bytes(
