@@ -153,15 +153,14 @@ def _gap(
     loaded = load_classifier(classifier)
     fold(loaded.network, tuple(loaded.data_config["input_size"]))
     reference = place(loaded.network, device)
-    units = [
-        unit.split("+")[-1] for unit in pd.read_csv(quantized / BLOCKS)["unit"] if unit != NETWORK
-    ]  # the last of merged blocks
+    units = [unit for unit in pd.read_csv(quantized / BLOCKS)["unit"] if unit != NETWORK]
+    writers = [unit.split("+")[-1] for unit in units]  # the last module of each unit
     normalise, size, count = Normaliser(loaded.data_config, device), params.batch_size, params.gap_images
     seen = read_images(calibration)[:count]
     unseen = np.concatenate([p for _, p, _ in islice(batches(labelled, loaded.data_config, params), -(-count // size))])
     sets = {"calibration": seen, "labelled": unseen[:count]}
     losses = {
-        name: unit_losses(reference, network, units, [normalise(x[i : i + size]) for i in range(0, len(x), size)])
+        name: unit_losses(reference, network, writers, [normalise(x[i : i + size]) for i in range(0, len(x), size)])
         for name, x in sets.items()
     }
     return pd.DataFrame({"unit": units, **losses})

@@ -140,7 +140,9 @@ def write_report(data: Path, axes: Axes, params: Report, out: Path) -> dict[str,
 
 def _part(data: Path, board: Board, setting: Setting) -> Part:
     cells = {source: setting.cell(source) for source in setting.cells}
-    blocks = {s: _read_table(data / "quantized" / cell / "blocks.csv", BLOCK_COLUMNS) for s, cell in cells.items()}
+    rows = {s: _read_table(data / "quantized" / cell / "blocks.csv", BLOCK_COLUMNS) for s, cell in cells.items()}
+    # The row of the whole network is a divergence, not an error of a unit.
+    blocks = {source: table[table["unit"] != "network"] for source, table in rows.items()}
     # Bits are decided by model and precision: every source has the same map.
     description = data / "quantized" / next(iter(cells.values())) / "quantization.json"
     return Part(
