@@ -40,6 +40,7 @@ class Method(Section):
     merge: Annotated[int, Field(ge=1)]  # adjacent blocks that make a unit (MRECG)
     iterations: Annotated[int, Field(ge=0)]  # a unit; 0: rounded to nearest
     tune_iterations: Annotated[int, Field(ge=0)]  # of all steps and biases together, after the units; 0: not
+    tune_rate: Annotated[float, Field(gt=0)]  # learning rates then, as a multiple of those below
     early_stop: Rate  # relative fall of the loss below which a unit is finished early; 0: never
     learning_rate_rounding: Rate
     learning_rate_weight_step: Rate  # 0 keeps the step

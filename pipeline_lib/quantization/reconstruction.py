@@ -91,7 +91,10 @@ def tune_network(network: nn.Module, data: UnitData, params: Reconstruct, method
     activations = [q for q in quantizers(network).values() if isinstance(q, UniformQuantizer)]
     train, held_out = data.split(params.held_out)
     before = [unit_loss(network, part, class_divergence) for part in (train, held_out)]
-    tuning = method.model_copy(update={"iterations": method.tune_iterations, "drop": 0.0, "normalise_loss": False})
+    rates = ("learning_rate_weight_step", "learning_rate_activation_step", "learning_rate_bias")
+    changes: dict[str, float] = {rate: getattr(method, rate) * method.tune_rate for rate in rates}
+    changes |= {"iterations": method.tune_iterations, "drop": 0.0, "normalise_loss": False}
+    tuning = method.model_copy(update=changes)
     seed = seed_of("reconstruct", params.seed, NETWORK)
     step = Step(network, layers, activations, train, tuning, params.batch_size, class_divergence, seed)
     run(step)
