@@ -32,7 +32,7 @@ def main(
             precision=bits,
             params=params,
             methods=methods,
-            device=resolve_device(runtime),
+            device=resolve_device(runtime, tf32=params.tf32),
             cache_gib=runtime.cache_gib,
             out=Path("data/quantized") / cell,
         )

@@ -6,8 +6,11 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.params.runtime import Runtime
 
 
-def resolve_device(runtime: Runtime) -> torch.device:
-    """The device of `runtime.device`; auto is CUDA where there is one. On a CPU it also sets the number of threads.
+def resolve_device(runtime: Runtime, *, tf32: bool = False) -> torch.device:
+    """The device of `runtime.device`; auto is CUDA where there is one.
+
+    On a CPU it also sets the number of threads. A GPU multiplies in float32, which PyTorch leaves to TF32 in
+    convolutions, unless `tf32`.
 
     Raises:
         InputError: CUDA was asked for and there is none.
@@ -17,6 +20,9 @@ def resolve_device(runtime: Runtime) -> torch.device:
     use_cuda = runtime.device != "cpu" and torch.cuda.is_available()
     if not use_cuda:
         torch.set_num_threads(runtime.threads)
+    precision = "tf32" if tf32 else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = precision
+    torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]  # made at run time
     return torch.device("cuda" if use_cuda else "cpu")
 
 

@@ -66,5 +66,6 @@ class Reconstruct(Section):
     range_images: Annotated[int, Field(ge=1)]  # images the ranges of activations are searched on
     batch_size: Annotated[int, Field(ge=1)]
     softmax: Literal["log-sqrt2", "uniform"]
+    tf32: bool  # on a GPU: faster products with ten bits of mantissa
     cnn: str
     vit: str

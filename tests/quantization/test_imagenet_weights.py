@@ -22,8 +22,8 @@ from pipeline_lib.quantization.checkpoint import load_quantized
 from pipeline_lib.quantization.quantize import quantize
 from tests.conftest import ROOT
 
-# scikit-image's micrographs are no photographs. On one of them, `ihc`, W8A8 takes the float network's second choice, whose
-# logit is 0.17 below.
+# scikit-image's micrographs are no photographs. On one of them, `ihc`, W8A8 takes the float network's second choice,
+# whose logit is 0.17 below.
 SEEN = ["astronaut", "brick", "coins", "grass", "gravel", "hubble_deep_field", "moon", "retina"]
 HELD_OUT = ["camera", "chelsea", "coffee", "motorcycle_left", "motorcycle_right", "rocket"]
 PHOTOGRAPHS = SEEN + HELD_OUT
