@@ -2,7 +2,8 @@
 
 import copy
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -92,7 +93,7 @@ def quantize(
         groups, chained = grouped(reference, next(iter(batches))[:1], units, method.merge)
         caches = Caches(device, cache_gib, work.path)
         prefix = Prefix(reference, quantized, groups, chained, batches, params.held_out, caches)
-        results = _reconstruct(work, quantized, groups, prefix, params, method, out.name)
+        results = _reconstruct(work, quantized, groups, prefix, params, method, device, out.name)
         costs = {result["unit"]: result.pop("cost") for result in results}
         curves = [(result["unit"], *point) for result in results for point in result.pop("curve")]
         with work.writing(BLOCKS) as path:
@@ -120,6 +121,7 @@ def _reconstruct(
     prefix: Prefix,
     params: Reconstruct,
     method: Method,
+    device: torch.device,
     title: str,
 ) -> list[dict[str, Any]]:
     """Reconstruct the groups of blocks in order, and tune the whole, each into files of the work directory.
@@ -143,17 +145,29 @@ def _reconstruct(
             if work.done(weights) and work.done(row):
                 restore(work.units / weights, module)
             else:
-                began = time.monotonic()
-                peak_memory.start()
-                result = asdict(job())
+                with _measured(device) as cost:
+                    result = asdict(job())
                 with work.writing(weights) as path:
                     save_unit(path, module)
-                cost = {"seconds": round(time.monotonic() - began, 3), "peak_memory_mib": peak_memory.stretch()}
                 with work.writing(row) as path:
                     write_json(path, {**result, "cost": cost})
             rows.append(read_json(work.units / row))
             bar.advance(1, f"{rows[-1]['unit']}: loss {rows[-1]['loss_before']:.4g} -> {rows[-1]['loss_after']:.4g}")
     return rows
+
+
+@contextmanager
+def _measured(device: torch.device) -> Iterator[dict[str, float]]:
+    """Seconds and peak memory of the block, there when it has ended."""
+    cost: dict[str, float] = {}
+    began = time.monotonic()
+    peak_memory.start()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    yield cost
+    cost |= {"seconds": round(time.monotonic() - began, 3), "peak_memory_mib": peak_memory.stretch()}
+    if device.type == "cuda":
+        cost["peak_device_mib"] = torch.cuda.max_memory_allocated(device) >> 20
 
 
 def read_images(path: Path) -> Pixels:
