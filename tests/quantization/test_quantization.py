@@ -18,6 +18,7 @@ from torch import nn
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.fakequant import reference_only
+from pipeline_lib.models.card import Card
 from pipeline_lib.models.classifier import load_classifier
 from pipeline_lib.models.units import reconstruction_units
 from pipeline_lib.params.base import read
@@ -25,7 +26,7 @@ from pipeline_lib.params.everything import read_everything
 from pipeline_lib.params.reconstruct import Method, Override, Precision, Reconstruct
 from pipeline_lib.quantization import step
 from pipeline_lib.quantization.attach import attach, fold, make_scheme, quant_layers, quantizers
-from pipeline_lib.quantization.checkpoint import load_quantized
+from pipeline_lib.quantization.checkpoint import describe, load_quantized
 from pipeline_lib.quantization.dataflow import grouped, layers, observe
 from pipeline_lib.quantization.initialise import layer_norm_readers, search_ranges
 from pipeline_lib.quantization.packing import pack, unpack
@@ -108,12 +109,21 @@ def test_folded_and_attached_but_off_is_the_float_network(family: str) -> None:
     assert torch.allclose(built(x), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
 
 
-def test_attention_products_are_quantized() -> None:
-    built, x = network("vit")
+ATTENTIONS = {"vit": "blocks.{}.attn", "deit-distilled": "blocks.{}.attn", "swin": "layers.{0}.blocks.{0}.attn"}
+
+
+@pytest.mark.parametrize(("family", "name"), ATTENTIONS.items())
+def test_attention_products_are_in_the_bit_map(family: str, name: str) -> None:
+    built, x = network(family)
     blank = fold(built, tuple(x.shape[1:]))
-    attach(built, blank, make_scheme(built, blank, W2A4, "log-sqrt2", METHODS))
-    names = [n.removeprefix("blocks.0.attn.") for n in quantizers(built) if n.startswith("blocks.0.attn.")]
-    assert {"q_quantizer", "k_quantizer", "v_quantizer", "softmax_quantizer"} < set(names)
+    scheme = make_scheme(built, blank, W2A4, "log-sqrt2", METHODS)
+    attach(built, blank, scheme)
+    description = describe(built, Card(timm=family, num_classes=10), {}, scheme)
+    for block in (0, 1):
+        for operand in ("q", "k", "v", "softmax"):
+            assert description["activations"][f"{name.format(block)}.{operand}_quantizer"]["bits"] == 4
+    assert description["weights"].keys() == scheme.bits.keys()
+    assert description["simulation_only"]
 
 
 def test_a_network_whose_layers_are_not_called_is_refused() -> None:
