@@ -96,6 +96,7 @@ def run(calibration: Path, bits: Precision, held_out: int, **changes: int) -> Pa
     return out
 
 
+@pytest.mark.slow
 def test_eight_bits_agree_with_float_on_every_photograph(photographs: dict[str, Pixels]) -> None:
     calibration = save_with_crops(Path("calibration.npy"), PHOTOGRAPHS, 3)
     out = run(calibration, precision(8, 8), 1, iterations=20, tune_iterations=0)
