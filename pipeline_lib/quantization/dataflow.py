@@ -86,12 +86,12 @@ def grouped(network: nn.Module, batch: torch.Tensor, units: Sequence[str], size:
     A layer takes the activation that follows it along: an error that the activation clips is none. Up to `size` units
     of which each reads what the one before writes are one.
     """
-    inner = [name for name, module in network.named_modules() if name and not list(module.children())]
-    calls = {call.name: call for call in observe(network, batch, {*units, *inner})}
+    functions = {n for n, m in network.named_modules() if not list(m.children()) and not list(m.parameters())}
+    calls = {call.name: call for call in observe(network, batch, {*units, *functions})}
     activations = {
-        call.reads: call.name
-        for call in calls.values()
-        if call.reads.shape == call.writes.shape and call.reads != call.writes and not list(call.module.parameters())
+        call.reads: name
+        for name, call in calls.items()
+        if name in functions and call.reads.shape == call.writes.shape and call.reads != call.writes
     }
     single: list[Group] = []
     for unit in units:
