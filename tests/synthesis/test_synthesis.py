@@ -28,7 +28,7 @@ def prompts(workspace: Path) -> Path:
 
 def render(prompts: Path, out: Path, workers: int = 1, **changes: object) -> dict[str, bytes]:
     params = read(Synthesize, "synthesize").model_copy(update=changes)
-    runtime = Runtime(device="cpu", threads=1, workers=workers)
+    runtime = Runtime(device="cpu", threads=1, workers=workers, cache_gib=1.0)
     synthesis.synthesize(prompts, Path("world/generator"), params, runtime, out)
     return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
 
@@ -81,7 +81,7 @@ def test_interrupted_work_is_continued_not_repeated(prompts: Path, monkeypatch: 
 def test_blank_images_are_counted_and_recorded(prompts: Path) -> None:
     params = read(Synthesize, "synthesize").model_copy(update={"blank_deviation": 1000.0})
     facts = synthesis.synthesize(
-        prompts, Path("world/generator"), params, Runtime(device="cpu", threads=1, workers=1), Path("out")
+        prompts, Path("world/generator"), params, Runtime(device="cpu", threads=1, workers=1, cache_gib=1.0), Path("out")
     )
     assert facts["blank_images"] == 10
     assert all(row["blank"] for row in read_lines(Path("out/index.jsonl")))
