@@ -35,7 +35,7 @@ style: $(VENV)/requirements-dev.installed
 	ruff check --fix .
 	clang-format -i $(KERNELS)
 
-$(VENV)/%.installed: %.txt requirements.txt | $(VENV)
+$(VENV)/%.installed: %.txt requirements.txt requirements-ray.txt | $(VENV)
 	python -m pip install --quiet -r $<
 	touch $@
 

@@ -19,9 +19,9 @@ def main(recipe: Annotated[str, typer.Argument(help="A key of `prompts` in param
     """Write data/prompts/RECIPE.jsonl: a line a sample."""
     params, task = read(Recipe, f"prompts.{recipe}"), read(Task, "task")
     with recorded("prompts", recipe, packages=()) as facts:
-        rows = list(write_prompts(recipe, params, read_vocabulary(Path(task.classes))))
+        rows = write_prompts(recipe, params, read_vocabulary(Path(task.classes)))
         write_lines(Path("data/prompts") / f"{recipe}.jsonl", rows)
-        facts["prompts"] = len(rows)
+        facts["prompts"] = params.count
 
 
 if __name__ == "__main__":

@@ -1,32 +1,46 @@
 """Render the prompts of a recipe into WebDataset shards."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pipeline_lib.artifacts.provenance import recorded
+from pipeline_lib.errors import InputError
 from pipeline_lib.params.base import read
 from pipeline_lib.params.runtime import Runtime
 from pipeline_lib.params.synthesize import Synthesize
 from pipeline_lib.params.task import Task
-from pipeline_lib.synthesis.synthesize import synthesize
+from pipeline_lib.progress import notice
+from pipeline_lib.synthesis.synthesize import Synthesis
 from stages.command import run
 
+PACKAGES = ("torch", "diffusers", "transformers", "pillow", "webdataset")
 
-def main(recipe: Annotated[str, typer.Argument(help="A recipe whose prompts are in data/prompts.")]) -> None:
+
+def main(
+    recipe: Annotated[str, typer.Argument(help="A recipe whose prompts are in data/prompts.")],
+    shards: Annotated[
+        str, typer.Option(metavar="A-B", help="Render the shards A to B alone, numbered from 0; with --work-only.")
+    ] = "",
+    work_only: Annotated[
+        bool, typer.Option("--work-only", help="Leave the shards in .work; a later `dvc repro` assembles them.")
+    ] = False,
+) -> None:
     """Render data/synthetic/RECIPE/: NNNNNN.tar and index.jsonl. A killed run continues at the next shard."""
+    bounds = re.fullmatch(r"(\d+)-(\d+)", shards)
+    if work_only != bool(bounds):
+        raise InputError(f"--work-only goes with --shards A-B, two numbers, and the other way round; found {shards!r}")
     params, task, runtime = read(Synthesize, "synthesize"), read(Task, "task"), read(Runtime, "runtime")
-    with recorded(
-        "synthesize", recipe, packages=("torch", "diffusers", "transformers", "pillow", "webdataset")
-    ) as facts:
-        facts |= synthesize(
-            prompts=Path("data/prompts") / f"{recipe}.jsonl",
-            generator=Path(task.generator),
-            params=params,
-            runtime=runtime,
-            out=Path("data/synthetic") / recipe,
-        )
+    prompts = Path("data/prompts") / f"{recipe}.jsonl"
+    synthesis = Synthesis(recipe, prompts, Path(task.generator), params, runtime)
+    if bounds:
+        facts = synthesis.work_on(*map(int, bounds.groups()))
+        notice(f"shards {shards} of {recipe} are done, {facts['images_rendered_in_this_run']} images in this run")
+        return
+    with recorded("synthesize", recipe, packages=PACKAGES) as facts:
+        facts |= synthesis.run(Path("data/synthetic") / recipe)
 
 
 if __name__ == "__main__":

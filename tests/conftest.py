@@ -117,7 +117,9 @@ def tiny_params() -> dict:
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     for recipe in params["prompts"].values():
         recipe["count"] = 24
-    params["synthesize"].update(steps=2, image_size=16, batch_size=4, shard_size=4, blank_deviation=0.0)
+    params["synthesize"].update(
+        steps=2, image_size=16, batch_size=4, shard_size=4, blank_deviation=0.0, max_bad_fraction=1.0
+    )
     params["calibrate"].update(count=24)
     params["reconstruct"].update(held_out=8, range_images=16, batch_size=8)
     for method in params["methods"].values():

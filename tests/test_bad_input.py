@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline_lib.artifacts.fingerprints import digest_code, digest_path
 from pipeline_lib.artifacts.records import write_lines
 from pipeline_lib.artifacts.workdir import WorkDirectory
 from pipeline_lib.params.base import read
+from pipeline_lib.params.runtime import Runtime
 from pipeline_lib.params.synthesize import Synthesize
+from pipeline_lib.synthesis.synthesize import Synthesis
 from tests.conftest import edit_params, write_idx
 
 Stage = Callable[..., int]
@@ -149,14 +150,20 @@ def test_two_runs_on_one_work_directory(workspace: Path, stage: Stage, refused: 
     assert stage("prompts", "single") == 0
     import stages.synthesize  # noqa: F401 the fingerprint covers the loaded modules
 
-    identity = {
-        "prompts": digest_path(Path("data/prompts/single.jsonl")),
-        "generator": digest_path(Path("world/generator")),
-        "params": read(Synthesize, "synthesize").model_dump(),
-        "code": digest_code(),
-    }
-    with WorkDirectory.locked("synthesize", identity):
+    prompts, params, runtime = (
+        Path("data/prompts/single.jsonl"),
+        read(Synthesize, "synthesize"),
+        read(Runtime, "runtime"),
+    )
+    pixels = Synthesis("single", prompts, Path("world/generator"), params, runtime).pixels
+    with WorkDirectory.locked("synthesize", pixels):
         refused("another run is at work here", "synthesize", "single")
+        refused("another run is at work here", "synthesize", "single", "--work-only", "--shards", "0-1")
+    with WorkDirectory.locked("synthesize", pixels, part="0-1"):
+        refused("another run is at work here", "synthesize", "single")
+        assert stage("synthesize", "single", "--work-only", "--shards", "2-3") == 0
+    refused("--work-only goes with --shards", "synthesize", "single", "--shards", "0-1")
+    refused("--work-only goes with --shards", "synthesize", "single", "--work-only", "--shards", "first")
 
 
 def test_usage(stage: Stage) -> None:

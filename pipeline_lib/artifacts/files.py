@@ -41,10 +41,17 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 def install(source: Path, destination: Path) -> None:
     """Move a finished directory to its final name, in place of what stands there."""
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    arriving = destination.with_name(f".{destination.name}.arriving")
+    shutil.rmtree(arriving, ignore_errors=True)
+    try:
+        shutil.move(source, arriving)  # copies from another file system, where the disk may be full
+    except OSError:
+        shutil.rmtree(arriving, ignore_errors=True)
+        raise
     if destination.exists():
         shutil.rmtree(destination)
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(source, destination)
+    arriving.rename(destination)
     sync(destination.parent)
 
 

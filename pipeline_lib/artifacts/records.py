@@ -1,7 +1,7 @@
 """JSON and JSON-lines files with stable bytes."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +15,30 @@ def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSON-lines file.
+def iterate_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a JSON-lines file, one at a time.
 
     Raises:
         InputError: the file is absent, or a line is not a JSON object.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        file = path.open(encoding="utf-8", newline="\n")
     except FileNotFoundError:
         raise InputError(f"{path}: not found; `dvc repro` makes it") from None
-    rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}:{number}: not JSON ({error.msg}); `dvc checkout` restores the file") from None
-        if not isinstance(row, dict):
-            raise InputError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
-        rows.append(row)
-    return rows
+    with file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(f"{path}:{number}: not JSON ({error.msg}); `dvc checkout` restores the file") from None
+            if not isinstance(row, dict):
+                raise InputError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
+            yield row
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """All rows of a JSON-lines file; see `iterate_lines`."""
+    return list(iterate_lines(path))
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

@@ -56,6 +56,16 @@ def read_shard(path: Path) -> Iterator[Sample]:
         yield Sample(Image.open(io.BytesIO(png)), record)
 
 
+def read_records(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a shard, in order; the images are not looked at.
+
+    Raises:
+        InputError: the shard is absent, truncated or altered.
+    """
+    for _, _, record in _members(path):
+        yield record
+
+
 def _members(path: Path) -> Iterator[tuple[str, bytes, dict[str, Any]]]:
     """Key, PNG bytes and record of each sample. tarfile, unlike webdataset's reader, raises on a truncated file."""
     try:

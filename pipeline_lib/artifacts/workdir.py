@@ -4,16 +4,18 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pipeline_lib.artifacts.files import atomic, install, sha256, sync
+from pipeline_lib.artifacts.files import atomic, atomic_directory, install, sha256, sync
 from pipeline_lib.artifacts.fingerprints import fingerprint
 from pipeline_lib.artifacts.records import read_json, write_json
-from pipeline_lib.errors import InputError
+from pipeline_lib.errors import InputError, RunError
+
+IDENTITY, PUBLISHED = "identity.json", "published"
 
 
 def work_root() -> Path:
@@ -28,66 +30,93 @@ class WorkDirectory:
     the journal with its digest. Only what the journal names and the digest confirms counts as done.
     """
 
-    def __init__(self, stage: str, identity: dict[str, Any]) -> None:
+    def __init__(self, stage: str, identity: dict[str, Any], part: str = "") -> None:
         self.identity = identity
         self.path = work_root() / stage / fingerprint(identity)
         self.units = self.path / "units"
-        self._journal = self.path / "journal.jsonl"
-        self._done: dict[str, str] = {}
+        self._journal = self.path / f"journal{part and '-'}{part}.jsonl"
+        self._entries: dict[str, dict[str, Any]] = {}
 
     @classmethod
     @contextmanager
-    def locked(cls, stage: str, identity: dict[str, Any]) -> Iterator["WorkDirectory"]:
-        """Hold the directory under a lock that dies with the process.
+    def locked(cls, stage: str, identity: dict[str, Any], part: str = "") -> Iterator["WorkDirectory"]:
+        """Hold the directory, or a named part of its work, under a lock that dies with the process.
+
+        Runs of different parts share the directory; a run of the whole has it alone.
 
         Raises:
             InputError: another process works in it, or it was made for something else.
         """
-        work = cls(stage, identity)
+        work = cls(stage, identity, part)
         work.units.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(work.path.with_suffix(".lock"))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise InputError(f"{work.path}: another run is at work here; wait for it to end, or stop it") from None
-        try:
+        with ExitStack() as locks:
+            work._lock(locks, part)
+            if part:  # a run of the whole would hold this
+                with ExitStack() as briefly:
+                    work._lock(briefly)
+            else:
+                for path in work.path.parent.glob(f"{work.path.name}.*.lock"):
+                    work._lock(locks, path.name.split(".")[1])
             work.units.mkdir(parents=True, exist_ok=True)
             work._open()
             yield work
-        finally:
-            lock.release()
+
+    def _lock(self, locks: ExitStack, part: str = "") -> None:
+        lock = FileLock(self.path.with_name(f"{self.path.name}{part and '.'}{part}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(f"{self.path}: another run is at work here; wait for it to end, or stop it") from None
+        locks.callback(lock.release)
 
     def _open(self) -> None:
-        record = self.path / "identity.json"
+        record = self.path / IDENTITY
         if record.exists() and read_json(record) != json.loads(json.dumps(self.identity)):
             raise InputError(f"{self.path}: holds work of another identity; delete the directory and run again")
         write_json(record, self.identity)
-        if not self._journal.exists():
-            return
-        for line in self._journal.read_text().splitlines():
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # the line that a kill cut short; its unit is done again
-            unit = self.units / entry["unit"]
-            if unit.is_file() and sha256(unit) == entry["sha256"]:
-                self._done[entry["unit"]] = entry["sha256"]
+        for journal in sorted(self.path.glob("journal*.jsonl")):
+            text = journal.read_text()
+            if journal == self._journal and text and not text.endswith("\n"):
+                with journal.open("a") as file:
+                    file.write("\n")  # ends the line that a kill cut short
+            for line in text.splitlines():
+                try:
+                    entry = json.loads(line)
+                except json.JSONDecodeError:
+                    continue  # such a line; its unit is done again
+                unit = self.units / entry["unit"]
+                if unit.is_file() and sha256(unit) == entry["sha256"]:
+                    self._entries[entry["unit"]] = entry
 
     def done(self, unit: str) -> bool:
         """Whether the unit is finished, with the bytes that were recorded."""
-        return unit in self._done
+        return unit in self._entries
+
+    def facts(self, unit: str) -> dict[str, Any]:
+        """What was recorded with a finished unit."""
+        return {name: value for name, value in self._entries[unit].items() if name not in ("unit", "sha256")}
 
     @contextmanager
-    def writing(self, unit: str) -> Iterator[Path]:
-        """Yield a temporary path; the unit is done when the block ends without an error."""
+    def writing(self, unit: str, **facts: Any) -> Iterator[Path]:
+        """Yield a temporary path; the unit is done when the block ends without an error. `facts` are journalled."""
         with atomic(self.units / unit) as temporary:
             yield temporary
-        digest = sha256(self.units / unit)
+            digest = sha256(temporary)
+        entry = {"unit": unit, "sha256": digest, **facts}
         with self._journal.open("a") as journal:
-            journal.write(json.dumps({"unit": unit, "sha256": digest}) + "\n")
+            journal.write(json.dumps(entry) + "\n")
             journal.flush()
             os.fsync(journal.fileno())
-        self._done[unit] = digest
+        self._entries[unit] = entry
+
+    def verify(self, unit: str) -> None:
+        """Hash a finished unit once more.
+
+        Raises:
+            RunError: its bytes are no longer those that were recorded.
+        """
+        if sha256(self.units / unit) != self._entries[unit]["sha256"]:
+            raise RunError(f"{self.units / unit}: altered while the stage ran; run it again, this unit is done anew")
 
     def finish(self, out: Path, units: Iterable[str]) -> None:
         """Move these units into the stage's out, in one rename where the file system allows, and forget the work."""
@@ -98,3 +127,32 @@ class WorkDirectory:
         sync(self.units)
         install(self.units, out)
         shutil.rmtree(self.path)
+
+    def publish(self, out: Path, units: Iterable[str]) -> None:
+        """Make these units the stage's out and keep them here as well, as hard links where the file system has them.
+
+        A kill before DVC has taken the out into its cache, which for a large one takes a while, then loses nothing.
+        """
+        with atomic_directory(out) as folder:
+            for unit in units:
+                try:
+                    (folder / unit).hardlink_to(self.units / unit)
+                except OSError:  # another file system
+                    shutil.copyfile(self.units / unit, folder / unit)
+                    sync(folder / unit)
+            sync(folder)
+        (self.path / PUBLISHED).touch()
+
+    def clear(self) -> None:
+        """Begin anew."""
+        shutil.rmtree(self.path)
+        self.units.mkdir(parents=True)
+        self._entries.clear()
+        self._open()
+
+    def forget_published(self, key: str) -> None:
+        """Remove published work of other identities that have the same value at `key`."""
+        for marker in self.path.parent.glob(f"*/{PUBLISHED}"):
+            other = marker.parent
+            if other != self.path and read_json(other / IDENTITY).get(key) == self.identity[key]:
+                shutil.rmtree(other)

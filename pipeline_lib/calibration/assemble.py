@@ -19,7 +19,7 @@ IMAGES, SAMPLES = "images.npy", "samples.csv"
 def assemble(samples: Iterable[Sample], count: int, data_config: dict[str, Any], out: Path) -> dict[str, Any]:
     """Write `out`: images.npy, uint8 (count, h, w, 3), and samples.csv with key, classes, scores, kept, reason.
 
-    Blank images keep their row but not their place. Returns facts for the provenance.
+    Images with a defect, and duplicates, keep their row but not their place. Returns facts for the provenance.
 
     Raises:
         InputError: fewer images than asked for.
@@ -33,8 +33,8 @@ def assemble(samples: Iterable[Sample], count: int, data_config: dict[str, Any],
         if kept == count:
             break
         record = sample.record
-        blank = bool(record.get("blank", False))
-        if not blank:
+        defect = record.get("defect") or ("duplicate" if record.get("duplicate_of") else "")
+        if not defect:
             images[kept] = transform(sample.image)
             kept += 1
         scores = {"pixel_deviation": record["pixel_deviation"]} if "pixel_deviation" in record else {}
@@ -43,8 +43,8 @@ def assemble(samples: Iterable[Sample], count: int, data_config: dict[str, Any],
                 "key": sample.key,
                 "classes": " ".join(map(str, record["classes"])),
                 "scores": json.dumps(scores),
-                "kept": not blank,
-                "reason": "blank" if blank else "",
+                "kept": not defect,
+                "reason": defect,
             }
         )
     if kept < count:
@@ -55,4 +55,4 @@ def assemble(samples: Iterable[Sample], count: int, data_config: dict[str, Any],
     with atomic_directory(out) as folder:
         np.save(folder / IMAGES, images)
         pd.DataFrame(rows).to_csv(folder / SAMPLES, index=False)
-    return {"images": kept, "blank_images_left_out": len(rows) - kept}
+    return {"images": kept, "defective_images_left_out": len(rows) - kept}

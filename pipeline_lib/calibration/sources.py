@@ -14,7 +14,7 @@ from pipeline_lib.errors import InputError
 
 
 def synthetic(dataset: Path) -> Iterator[Sample]:
-    """The samples of a rendered dataset, in order, held against its index.
+    """The samples of a rendered dataset, in order, with the records of its index, which the shards are held against.
 
     Raises:
         InputError: a shard is absent, truncated, altered, or not the one that the index describes.
@@ -24,12 +24,12 @@ def synthetic(dataset: Path) -> Iterator[Sample]:
     for shard in dict.fromkeys(row["shard"] for row in index):
         for sample in read_shard(dataset / shard):
             row = next(expected, None)
-            if row != {**sample.record, "shard": shard}:
+            if row is None or row != {**sample.record, "duplicate_of": row.get("duplicate_of"), "shard": shard}:
                 raise InputError(
                     f"{dataset / shard}: sample {sample.key} is not what {dataset / 'index.jsonl'} says; "
                     "delete the dataset and run `dvc checkout`, or `dvc repro` to make it again"
                 )
-            yield sample
+            yield Sample(sample.image, row)
     missing = next(expected, None)
     if missing is not None:
         raise InputError(

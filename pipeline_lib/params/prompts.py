@@ -12,6 +12,10 @@ class Recipe(Section):
 
     strategy: Literal["single", "mixup"]
     classes_per_prompt: Annotated[int, Field(ge=1, le=8)]  # 1 for single, 2 or more for mixup
+    fusion: Literal[
+        "text", "embedding"
+    ]  # one prompt names all classes, or a prompt a class, whose embeddings are mixed
+    concentration: Annotated[float, Field(gt=0)]  # of the Beta (Dirichlet) that draws weights of embeddings; 1: uniform
     count: Annotated[int, Field(ge=1)]  # images
     seed: Annotated[int, Field(ge=0)]
     templates: Annotated[list[str], Field(min_length=1)]  # used in turn; {} is the class names, fused
@@ -30,4 +34,6 @@ class Recipe(Section):
     def _classes_fit_the_strategy(self) -> "Recipe":
         if (self.strategy == "single") != (self.classes_per_prompt == 1):
             raise ValueError(f"classes_per_prompt is {self.classes_per_prompt}; single takes 1, mixup 2 or more")
+        if self.fusion == "embedding" and self.strategy == "single":
+            raise ValueError("fusion is embedding; a single class has nothing to fuse, set it to text")
         return self

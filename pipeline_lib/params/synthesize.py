@@ -19,3 +19,6 @@ class Synthesize(Section):
     batch_size: Annotated[int, Field(ge=1)]  # images rendered together; out of memory: lower it
     shard_size: Annotated[int, Field(ge=1)]  # images a tar, the unit of work and of resuming
     blank_deviation: Annotated[float, Field(ge=0)]  # standard deviation of pixels (0 to 255) below which one is blank
+    safety_checker: bool  # run the pipeline's own, which blanks what it finds
+    compile: bool  # torch.compile of the denoiser: faster after minutes, other last bits
+    max_bad_fraction: Annotated[float, Field(ge=0, le=1)]  # bad images (blank, NaN, duplicate, ...) that are tolerated

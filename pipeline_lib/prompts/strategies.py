@@ -41,8 +41,18 @@ def fuse(group: list[ClassName], definitions: bool) -> str:
     return f"{separator.join(names[:-1])} and {names[-1]}"
 
 
+def draw_weights(size: int, concentration: float, seed: int) -> list[float]:
+    """Weights that sum to 1 from a symmetric Dirichlet distribution: of two, the first is Beta(a, a) distributed."""
+    rng = random.Random(seed)
+    draws = [rng.gammavariate(concentration, 1.0) for _ in range(size)]
+    return [draw / sum(draws) for draw in draws]
+
+
 def write_prompts(name: str, recipe: Recipe, classes: list[ClassName]) -> Iterator[dict[str, object]]:
     """The rows of a recipe: sample id, prompt, negative prompt, class indices and their weights in the mixture.
+
+    With `fusion: embedding` a row has `parts`, a prompt a class, whose embeddings are mixed by the weights; `prompt`
+    then only describes it.
 
     Raises:
         InputError: a prompt is to name more classes than there are.
@@ -55,11 +65,15 @@ def write_prompts(name: str, recipe: Recipe, classes: list[ClassName]) -> Iterat
     rng = random.Random(seed_of("prompts", recipe.seed, name))
     groups = class_groups(len(classes), size, rng)
     for number, group in enumerate(itertools.islice(groups, recipe.count)):
-        template = recipe.templates[number % len(recipe.templates)]
-        yield {
-            "key": f"{name}-{number:06d}",
-            "prompt": template.format(fuse([classes[c] for c in group], recipe.definitions)),
-            "negative_prompt": recipe.negative_prompt,
-            "classes": list(group),
-            "weights": [1 / size] * size,
-        }
+        key, template = f"{name}-{number:06d}", recipe.templates[number % len(recipe.templates)]
+        row: dict[str, object] = {"key": key}
+        names = [classes[c] for c in group]
+        if recipe.fusion == "text":
+            weights = [1 / size] * size
+            row["prompt"] = template.format(fuse(names, recipe.definitions))
+        else:
+            weights = draw_weights(size, recipe.concentration, seed_of("weights", recipe.seed, key))
+            row["parts"] = parts = [template.format(fuse([name], recipe.definitions)) for name in names]
+            row["prompt"] = " + ".join(f"{weight:.2f} {part}" for weight, part in zip(weights, parts, strict=True))
+        negative = {"negative_prompt": recipe.negative_prompt}
+        yield {**row, **negative, "fusion": recipe.fusion, "classes": list(group), "weights": weights}

@@ -88,6 +88,7 @@ class Grid:
     source: str
     size: str
     images: int
+    bad: dict[str, int]  # number of images by what is wrong with them
     pictures: list[Picture]
 
 
@@ -176,21 +177,29 @@ def _labelled_loss(board: Board, parts: list[Part]) -> dict[str, int]:
 
 def _grid(data: Path, axes: Axes, source: str, count: int) -> Grid:
     if source in axes.recipes:
-        total, samples = _rendered(data / "synthetic" / source, count)
+        total, bad, samples = _rendered(data / "synthetic" / source, count)
     else:
+        bad: Counter[str] = Counter()
         total, samples = _calibration(data / "calibration" / f"{source}-{axes.models[0]}" / "images.npy", count)
     shown = list(samples)
     sizes = dict.fromkeys("{} by {}".format(*image.size) for image, _ in shown)
-    return Grid(source, " and ".join(sizes), total, [Picture(_url(image), prompt) for image, prompt in shown])
+    return Grid(
+        source,
+        " and ".join(sizes),
+        total,
+        dict(bad.most_common()),
+        [Picture(_url(image), prompt) for image, prompt in shown],
+    )
 
 
-def _rendered(folder: Path, count: int) -> tuple[int, Iterator[tuple[Image.Image, str]]]:
-    """Number of samples of a dataset, and some of them with their prompts."""
+def _rendered(folder: Path, count: int) -> tuple[int, Counter[str], Iterator[tuple[Image.Image, str]]]:
+    """Number of samples of a dataset, how many are bad, and some of them with their prompts."""
     index = read_lines(folder / "index.jsonl")
     chosen = [index[i] for i in _spread(len(index), count)]
     keys, shards = {row["key"] for row in chosen}, dict.fromkeys(row["shard"] for row in chosen)
     samples = (sample for shard in shards for sample in read_shard(folder / shard) if sample.key in keys)
-    return len(index), ((sample.image, sample.record["prompt"]) for sample in samples)
+    bad = Counter(row["defect"] or "duplicate" for row in index if row["defect"] or row["duplicate_of"])
+    return len(index), bad, ((sample.image, sample.record["prompt"]) for sample in samples)
 
 
 def _calibration(path: Path, count: int) -> tuple[int, Iterator[tuple[Image.Image, str]]]:

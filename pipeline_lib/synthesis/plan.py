@@ -1,7 +1,8 @@
 """Which samples stand in which shard, and the seed of each."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from pipeline_lib.artifacts.fingerprints import seed_of
@@ -20,10 +21,9 @@ class Shard:
         return f"{self.number:06d}.tar"
 
 
-def plan_shards(prompts: Sequence[dict[str, Any]], shard_size: int, seed: int) -> list[Shard]:
-    """Cut the prompts into shards; a sample's seed derives from its key, not from its place."""
-    samples = [{**row, "seed": seed_of("synthesis", seed, row["key"])} for row in prompts]
-    return [
-        Shard(number, tuple(samples[start : start + shard_size]))
-        for number, start in enumerate(range(0, len(samples), shard_size))
-    ]
+def plan_shards(prompts: Iterable[dict[str, Any]], shard_size: int, seed: int) -> Iterator[Shard]:
+    """Cut the prompts into shards, one at a time; a sample's seed derives from its key, not from its place."""
+    rows, number = iter(prompts), 0
+    while samples := tuple({**row, "seed": seed_of("synthesis", seed, row["key"])} for row in islice(rows, shard_size)):
+        yield Shard(number, samples)
+        number += 1

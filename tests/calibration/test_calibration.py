@@ -36,11 +36,11 @@ def test_blank_images_keep_their_row_and_lose_their_place(workspace: Path, stage
 
     samples = list(synthetic(workspace / "data/synthetic/single"))
     for sample in samples[::2]:
-        sample.record["blank"] = True
+        sample.record["defect"] = "blank"
     config = resolve_data_config(workspace / "world/classifiers/vit")
     facts = assemble(samples, 12, config, workspace / "out")
     table = pd.read_csv(workspace / "out/samples.csv")
-    assert facts == {"images": 12, "blank_images_left_out": 12}
+    assert facts == {"images": 12, "defective_images_left_out": 12}
     assert table["kept"].sum() == 12
     assert set(table.loc[~table["kept"], "reason"]) == {"blank"}
 

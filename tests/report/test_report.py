@@ -36,6 +36,9 @@ def result(top1: float, agreement: float | None = None) -> dict[str, object]:
     return {**values, "per_class": {"coat": top1 - 1, "bag <b>": top1 + 1}}
 
 
+FINE = {"defect": "", "duplicate_of": None}
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """What the stages before the report leave: 2 models, 1 precision, a recipe and noise."""
@@ -70,11 +73,15 @@ def data(tmp_path: Path) -> Path:
     pixels = rng.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
     (data / "calibration/noise-resnet").mkdir(parents=True)
     np.save(data / "calibration/noise-resnet/images.npy", pixels)
-    records = [{"key": f"mixup-{i}", "prompt": f"a photo of a coat & a bag, {i}", "classes": [0, 1]} for i in range(8)]
+    records = [
+        {"key": f"mixup-{i}", "prompt": f"a photo of a coat & a bag, {i}", "classes": [0, 1]} | FINE for i in range(8)
+    ]
     (data / "synthetic/mixup").mkdir(parents=True)
     for number, half in enumerate((slice(0, 4), slice(4, 8))):
         shard = pack_shard(zip(map(Image.fromarray, pixels[half]), records[half], strict=True))
         (data / f"synthetic/mixup/{number:06d}.tar").write_bytes(shard)
+    records[3]["defect"] = "blank"
+    records[4]["duplicate_of"] = "mixup-0"
     index = [{**record, "shard": f"{i // 4:06d}.tar"} for i, record in enumerate(records)]
     write_lines(data / "synthetic/mixup/index.jsonl", index)
     return data
@@ -174,3 +181,7 @@ def test_metrics_of_another_form_are_an_input_error(data: Path) -> None:
     write_json(data / "evaluation/float-vit/metrics.json", {"images": 100, "float": {"top1": "high"}})
     with pytest.raises(InputError, match=r"float-vit/metrics\.json: .*float\.top1"):
         write_report(data, AXES, Report(samples=SAMPLES), data / "report")
+
+
+def test_bad_images_are_counted(report: Path) -> None:
+    assert "Not used: 1 blank, 1 duplicate." in (report / "index.html").read_text()

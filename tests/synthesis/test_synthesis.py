@@ -3,19 +3,21 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline_lib.artifacts.fingerprints import seed_of
 from pipeline_lib.artifacts.records import read_lines, write_lines
 from pipeline_lib.artifacts.shards import read_shard
-from pipeline_lib.errors import InputError
+from pipeline_lib.errors import InputError, RunError
 from pipeline_lib.params.base import read
 from pipeline_lib.params.runtime import Runtime
 from pipeline_lib.params.synthesize import Synthesize
-from pipeline_lib.synthesis import synthesize as synthesis
+from pipeline_lib.synthesis import synthesize
 from pipeline_lib.synthesis.generator import locate
 from pipeline_lib.synthesis.plan import plan_shards
+from pipeline_lib.synthesis.synthesize import Synthesis
 
 
 @pytest.fixture
@@ -26,43 +28,62 @@ def prompts(workspace: Path) -> Path:
     return path
 
 
-def render(prompts: Path, out: Path, workers: int = 1, **changes: object) -> dict[str, bytes]:
+def synthesis(prompts: Path, recipe: str, workers: int = 1, **changes: object) -> Synthesis:
     params = read(Synthesize, "synthesize").model_copy(update=changes)
-    runtime = Runtime(device="cpu", threads=1, workers=workers, cache_gib=1.0)
-    synthesis.synthesize(prompts, Path("world/generator"), params, runtime, out)
-    return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
+    runtime = read(Runtime, "runtime").model_copy(update={"device": "cpu", "workers": workers})
+    return Synthesis(recipe, prompts, Path("world/generator"), params, runtime)
+
+
+def run(prompts: Path, out: str, workers: int = 1, **changes: object) -> dict[str, Any]:
+    return synthesis(prompts, out, workers, **changes).run(Path(out))
+
+
+def files(out: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(Path(out).iterdir())}
+
+
+def render(prompts: Path, out: str, workers: int = 1, **changes: object) -> dict[str, bytes]:
+    run(prompts, out, workers, **changes)
+    return files(out)
 
 
 def test_shards_index_and_seeds(prompts: Path) -> None:
-    files = render(prompts, Path("out"))
-    assert list(files) == ["000000.tar", "000001.tar", "000002.tar", "index.jsonl"]
+    assert list(render(prompts, "out")) == ["000000.tar", "000001.tar", "000002.tar", "index.jsonl"]
     index = read_lines(Path("out/index.jsonl"))
     assert [row["key"] for row in index] == [f"mixup-{i:06d}" for i in range(10)]
     assert [row["seed"] for row in index] == [seed_of("synthesis", 0, row["key"]) for row in index]
-    assert len({row["png_sha256"] for row in index}) == 10, "each seed its own picture"
+    assert len({row["pixel_sha256"] for row in index}) == 10, "each seed its own picture"
     assert [s.image.size for s in read_shard(Path("out/000002.tar"))] == [(16, 16)] * 2
-    assert not list(Path(".work/synthesize").glob("*/units"))
 
 
-def test_bytes_do_not_depend_on_the_number_of_workers(prompts: Path) -> None:
-    assert render(prompts, Path("one")) == render(prompts, Path("two"), workers=2)
+def test_bytes_do_not_depend_on_the_number_of_workers_or_on_who_renders_which_shard(prompts: Path) -> None:
+    whole = render(prompts, "one")
+    assert render(prompts, "two", workers=2) == whole
+    for first, last in ((1, 2), (0, 0)):
+        facts = synthesis(prompts, "halves").work_on(first, last)
+        assert facts["images_rendered_in_this_run"] == {1: 6, 0: 4}[first]
+    assert not Path("halves").exists()
+    assert run(prompts, "halves")["images_rendered_in_this_run"] == 0, "the whole run only assembles"
+    assert files("halves") == whole
+    with pytest.raises(InputError, match="numbers of 0 to 2, found 2-3"):
+        synthesis(prompts, "halves").work_on(2, 3)
 
 
 def test_a_longer_dataset_keeps_the_shards_of_the_shorter(prompts: Path) -> None:
-    whole = render(prompts, Path("whole"))
+    whole = render(prompts, "whole")
     write_lines(prompts, read_lines(prompts)[:8])
-    shorter = render(prompts, Path("shorter"))
+    shorter = render(prompts, "shorter")
     assert all(whole[name] == shorter[name] for name in ("000000.tar", "000001.tar"))
 
 
 def test_interrupted_work_is_continued_not_repeated(prompts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = render(prompts, Path("whole"))
-    real, rendered = synthesis.make_worker, []
+    whole = render(prompts, "whole")
+    real, rendered = synthesize.make_worker, []
 
     def failing(*arguments: object) -> object:
         worker = real(*arguments)
 
-        def render_shard(shard: object) -> bytes:
+        def render_shard(shard: object) -> object:
             rendered.append(shard.number)
             if len(rendered) == 3:
                 raise KeyboardInterrupt
@@ -70,28 +91,45 @@ def test_interrupted_work_is_continued_not_repeated(prompts: Path, monkeypatch: 
 
         return render_shard
 
-    monkeypatch.setattr(synthesis, "make_worker", failing)
+    monkeypatch.setattr(synthesize, "make_worker", failing)
     with pytest.raises(KeyboardInterrupt):
-        render(prompts, Path("out"))
+        run(prompts, "out")
     assert not Path("out").exists()
-    assert render(prompts, Path("out")) == whole
+    assert render(prompts, "out") == whole
     assert rendered == [0, 1, 2, 2]
 
 
-def test_blank_images_are_counted_and_recorded(prompts: Path) -> None:
-    params = read(Synthesize, "synthesize").model_copy(update={"blank_deviation": 1000.0})
-    facts = synthesis.synthesize(
-        prompts, Path("world/generator"), params, Runtime(device="cpu", threads=1, workers=1, cache_gib=1.0), Path("out")
-    )
-    assert facts["blank_images"] == 10
-    assert all(row["blank"] for row in read_lines(Path("out/index.jsonl")))
+def test_a_finished_dataset_that_dvc_did_not_take_is_not_rendered_again(prompts: Path) -> None:
+    whole = render(prompts, "out")
+    shutil.rmtree("out")  # as DVC does before it runs the stage anew
+    assert run(prompts, "out")["images_rendered_in_this_run"] == 0
+    assert files("out") == whole
+    run(prompts, "out", seed=1)
+    assert len(list(Path(".work/synthesize").glob("*/units"))) == 1, "published work of another identity is forgotten"
+
+
+def test_bad_images_are_counted_recorded_and_bounded(prompts: Path) -> None:
+    facts = run(prompts, "out", blank_deviation=1000.0)
+    assert facts["bad_images"] == {"blank": 10}
+    assert all(row["defect"] == "blank" for row in read_lines(Path("out/index.jsonl")))
+    with pytest.raises(RunError, match=r"10 of 10 images are bad.*\(0.5\): mixup-000000 \(blank\), mixup-000001"):
+        run(prompts, "none", blank_deviation=1000.0, max_bad_fraction=0.5)
+    assert not Path("none").exists()
+    facts = run(prompts, "none", blank_deviation=1000.0, max_bad_fraction=1.0)
+    assert facts["images_rendered_in_this_run"] == 0, "another bound renders nothing again"
+
+
+def test_duplicates_point_at_the_first(prompts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline_lib.synthesis.plan.seed_of", lambda *_: 5)
+    assert run(prompts, "out", batch_size=1)["bad_images"] == {"duplicate": 9}
+    assert [row["duplicate_of"] for row in read_lines(Path("out/index.jsonl"))] == [None, *["mixup-000000"] * 9]
 
 
 def test_scheduler_by_name(prompts: Path) -> None:
-    other = render(prompts, Path("ddim"), scheduler="DDIMScheduler")
-    assert other["000000.tar"] != render(prompts, Path("own"))["000000.tar"]
+    other = render(prompts, "ddim", scheduler="DDIMScheduler")
+    assert other["000000.tar"] != render(prompts, "own")["000000.tar"]
     with pytest.raises(InputError, match="scheduler class of diffusers"):
-        render(prompts, Path("none"), scheduler="NoScheduler")
+        render(prompts, "none", scheduler="NoScheduler")
 
 
 def test_seeds_derive_from_keys_not_from_places() -> None:

@@ -1,0 +1,192 @@
+"""Synthesis under fire: always a finished run with the bytes of an undisturbed one, or a clear error."""
+
+import errno
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline_lib.artifacts.records import write_lines
+from pipeline_lib.errors import exit_code
+from pipeline_lib.params.base import read
+from pipeline_lib.params.runtime import Runtime
+from pipeline_lib.params.synthesize import Synthesize
+from pipeline_lib.synthesis.synthesize import Synthesis
+
+SHARDS = 8
+FORKS = multiprocessing.get_context("forkserver")  # torch is imported once, not for every driver that is killed
+FORKS.set_forkserver_preload(["pipeline_lib.synthesis.synthesize", "transformers.models.clip.modeling_clip"])
+
+
+def drive(folder: Path, out: str, workers: int) -> None:
+    """What the stage does, in a process of its own."""
+    os.chdir(folder)
+    runtime = read(Runtime, "runtime").model_copy(update={"device": "cpu", "workers": workers})
+    params = read(Synthesize, "synthesize")
+    made = Synthesis("mixup", Path("prompts.jsonl"), Path("world/generator"), params, runtime)
+    raise SystemExit(exit_code(lambda: made.run(Path(out))))
+
+
+@pytest.fixture
+def start(workspace: Path) -> Callable[..., multiprocessing.Process]:
+    row = {"prompt": "a b", "negative_prompt": "", "classes": [0, 1], "weights": [0.5, 0.5]}
+    write_lines(workspace / "prompts.jsonl", ({"key": f"mixup-{i:06d}", **row} for i in range(4 * SHARDS)))
+
+    def run(workers: int = 1) -> multiprocessing.Process:
+        process = FORKS.Process(target=drive, args=(workspace, "out", workers))
+        process.start()
+        return process
+
+    return run
+
+
+@pytest.fixture
+def reference(workspace: Path, start: Callable[..., multiprocessing.Process]) -> dict[str, bytes]:
+    assert finished(start()) == 0
+    bytes_by_name = files()
+    shutil.rmtree("out")
+    shutil.rmtree(".work")
+    return bytes_by_name
+
+
+def finished(process: multiprocessing.Process) -> int | None:
+    process.join(120)
+    return process.exitcode
+
+
+def files() -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path("out").iterdir()}
+
+
+def units() -> dict[Path, int]:
+    """Finished shards and when they were written. A temporary file begins with a dot."""
+    return {p: p.stat().st_mtime_ns for p in Path(".work").glob("synthesize/*/units/[0-9]*.tar")}
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def tear_the_journal(path: Path) -> None:
+    with (path.parents[1] / "journal.jsonl").open("a") as journal:
+        journal.write('{"unit": "000')
+
+
+def plant_a_stranger(path: Path) -> None:
+    path.with_name("000099.tar").write_bytes(b"not ours")
+    shutil.copy(path, path.with_name(f"{SHARDS - 1:06d}.tar"))  # whole, but of other samples, and not in the journal
+
+
+def leave_be(path: Path) -> None:
+    pass
+
+
+def test_killed_at_random_moments_and_sabotaged_in_between(
+    start: Callable[..., multiprocessing.Process], reference: dict[str, bytes]
+) -> None:
+    rng = random.Random(0)
+    kept: dict[Path, int] = {}
+    kills = runs = 0
+    while kills < 20:
+        began, process = time.monotonic(), start()
+        process.join(rng.uniform(0.05, 3.0))
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            kills += 1
+            assert not Path("out").exists() or files() == reference
+        else:
+            assert process.exitcode == 0
+            assert files() == reference
+        runs += process.exitcode == 0
+        now = units()
+        assert all(now.get(path) == at for path, at in kept.items()), "what was finished is not rendered again"
+        if Path("out").exists():
+            shutil.rmtree("out")
+            shutil.rmtree(".work")
+        kept = units()
+        if kept:
+            victim = rng.choice(sorted(kept))
+            harm = rng.choice([flip, truncate, tear_the_journal, plant_a_stranger, leave_be])
+            harm(victim)
+            if harm in (flip, truncate):
+                kept.pop(victim)
+            kept.pop(victim.with_name(f"{SHARDS - 1:06d}.tar"), None)
+        assert time.monotonic() - began < 120
+    assert finished(start()) == 0
+    assert files() == reference
+
+
+def test_killed_workers(start: Callable[..., multiprocessing.Process], reference: dict[str, bytes]) -> None:
+    process = start(workers=2)
+    while not units():
+        assert process.is_alive()
+        time.sleep(0.05)
+    workers = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    before = units()
+    os.kill(workers[-1], signal.SIGKILL)
+    assert finished(process) == 1
+    assert before.items() <= units().items()
+    assert not Path("out").exists()
+    assert finished(start()) == 0
+    assert files() == reference
+
+
+def test_a_second_writer_is_refused(start: Callable[..., multiprocessing.Process], reference: dict[str, bytes]) -> None:
+    first = start()
+    while not units():
+        assert first.is_alive()
+        time.sleep(0.01)
+    os.kill(first.pid, signal.SIGSTOP)
+    assert finished(start()) == 2
+    os.kill(first.pid, signal.SIGCONT)
+    assert finished(first) == 0
+    assert files() == reference
+
+
+@pytest.mark.parametrize("where", ["write", "fsync"])
+def test_full_disk(
+    where: str,
+    workspace: Path,
+    start: Callable[..., multiprocessing.Process],
+    reference: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    calls = 0
+
+    def full(real: Callable[..., object], at: int) -> Callable[..., object]:
+        def call(*arguments: object) -> object:
+            nonlocal calls
+            calls += 1
+            if calls == at:
+                raise OSError(errno.ENOSPC, "No space left on device", "somewhere")
+            return real(*arguments)
+
+        return call
+
+    target = (os, "fsync", 11) if where == "fsync" else (Path, "write_bytes", 4)
+    with monkeypatch.context() as patch:
+        patch.setattr(*target[:2], full(getattr(*target[:2]), target[2]))
+        with pytest.raises(SystemExit, match="1"):
+            drive(workspace, "out", 1)
+    assert "No space left on device" in capsys.readouterr().err
+    assert not Path("out").exists()
+    before = units()
+    assert before
+    assert not list(Path(".work").rglob(".0*")), "no temporary file is left"
+    assert finished(start()) == 0
+    assert files() == reference
+    assert before.items() <= units().items()
