@@ -98,9 +98,9 @@ def test_killed_at_random_moments_and_sabotaged_in_between(
 ) -> None:
     rng = random.Random(0)
     kept: dict[Path, int] = {}
-    kills = runs = 0
+    kills = 0
     while kills < 20:
-        began, process = time.monotonic(), start()
+        process = start()
         process.join(rng.uniform(0.05, 3.0))
         if process.exitcode is None:
             process.kill()
@@ -110,7 +110,6 @@ def test_killed_at_random_moments_and_sabotaged_in_between(
         else:
             assert process.exitcode == 0
             assert files() == reference
-        runs += process.exitcode == 0
         now = units()
         assert all(now.get(path) == at for path, at in kept.items()), "what was finished is not rendered again"
         if Path("out").exists():
@@ -124,7 +123,6 @@ def test_killed_at_random_moments_and_sabotaged_in_between(
             if harm in (flip, truncate):
                 kept.pop(victim)
             kept.pop(victim.with_name(f"{SHARDS - 1:06d}.tar"), None)
-        assert time.monotonic() - began < 120
     assert finished(start()) == 0
     assert files() == reference
 
