@@ -8,6 +8,7 @@ import typer
 from pipeline_lib.artifacts.provenance import recorded
 from pipeline_lib.calibration import sources
 from pipeline_lib.calibration.assemble import assemble
+from pipeline_lib.calibration.preview import write_preview
 from pipeline_lib.models.card import resolve_data_config
 from pipeline_lib.params.base import read
 from pipeline_lib.params.calibrate import Calibrate
@@ -19,7 +20,7 @@ def main(
     source: Annotated[str, typer.Argument(help="noise, real, or a recipe that is rendered in data/synthetic.")],
     model: Annotated[str, typer.Argument(help="A folder below `task.classifiers`.")],
 ) -> None:
-    """Write data/calibration/SOURCE-MODEL/: images.npy and samples.csv."""
+    """Write data/calibration/SOURCE-MODEL/, images.npy and samples.csv, and a few of them to data/preview/."""
     params, task, name = read(Calibrate, "calibrate"), read(Task, "task"), f"{source}-{model}"
     data_config = resolve_data_config(Path(task.classifiers) / model)
     if source == "noise":
@@ -30,6 +31,7 @@ def main(
         samples = sources.synthetic(Path("data/synthetic") / source)
     with recorded("calibrate", name, packages=("pillow", "numpy")) as facts:
         facts |= assemble(samples, params.count, data_config, Path("data/calibration") / name)
+        write_preview(Path("data/calibration") / name, params.preview, Path("data/preview") / name)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def main(
             quantized=Path("data/quantized") / cell,
             float_evaluation=OUT / f"float-{model}",
             classifier=classifier,
-            calibration=Path("data/calibration") / f"{source}-{model}" / "images.npy",
+            preview=Path("data/preview") / f"{source}-{model}" / "images.npy",
             labelled=labelled,
             class_names=names,
             params=params,

@@ -17,7 +17,7 @@ IMAGES, SAMPLES = "images.npy", "samples.csv"
 
 
 def assemble(samples: Iterable[Sample], count: int, data_config: dict[str, Any], out: Path) -> dict[str, Any]:
-    """Write `out`: images.npy, uint8 (count, h, w, 3), and samples.csv with key, classes, scores, kept, reason.
+    """Write `out`: images.npy, uint8 (count, h, w, 3), and samples.csv with key, classes, prompt, scores, kept, reason.
 
     Images with a defect, and duplicates, keep their row but not their place. Returns facts for the provenance.
 
@@ -42,6 +42,7 @@ def assemble(samples: Iterable[Sample], count: int, data_config: dict[str, Any],
             {
                 "key": sample.key,
                 "classes": " ".join(map(str, record["classes"])),
+                "prompt": record.get("prompt", ""),
                 "scores": json.dumps(scores),
                 "kept": not defect,
                 "reason": defect,

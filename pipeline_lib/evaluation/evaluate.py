@@ -105,7 +105,7 @@ def evaluate_cell(
     quantized: Path,
     float_evaluation: Path,
     classifier: Path,
-    calibration: Path,
+    preview: Path,
     labelled: Path,
     class_names: list[str],
     params: Evaluate,
@@ -132,7 +132,7 @@ def evaluate_cell(
         raise InputError(f"{float_evaluation / PREDICTIONS}: of other images than {labelled}; run `dvc repro`")
     float_top1 = reference["float"].to_numpy()
     metrics = {m: summarise(labels, t, class_names, params.confidence, float_top1) for m, t in top5.items()}
-    gap = _gap(networks["reconstructed"], quantized, classifier, calibration, labelled, params, device)
+    gap = _gap(networks["reconstructed"], quantized, classifier, preview, labelled, params, device)
     with atomic_directory(out) as folder:
         write_json(folder / METRICS, {**cell, "images": len(labels), **metrics})
         top1 = {method: indices[:, 0] for method, indices in top5.items()}
@@ -145,7 +145,7 @@ def _gap(
     network: nn.Module,
     quantized: Path,
     classifier: Path,
-    calibration: Path,
+    preview: Path,
     labelled: Path,
     params: Evaluate,
     device: torch.device,
@@ -155,8 +155,8 @@ def _gap(
     reference = place(loaded.network, device)
     units = [unit for unit in pd.read_csv(quantized / BLOCKS)["unit"] if unit != NETWORK]
     writers = [unit.split("+")[-1] for unit in units]  # the last module of each unit
-    normalise, size, count = Normaliser(loaded.data_config, device), params.batch_size, params.gap_images
-    seen = read_images(calibration)[:count]
+    normalise, size, seen = Normaliser(loaded.data_config, device), params.batch_size, read_images(preview)
+    count = len(seen)
     unseen = np.concatenate([p for _, p, _ in islice(batches(labelled, loaded.data_config, params), -(-count // size))])
     sets = {"calibration": seen, "labelled": unseen[:count]}
     losses = {

@@ -12,3 +12,4 @@ class Calibrate(Section):
 
     count: Annotated[int, Field(ge=1)]  # images
     seed: Annotated[int, Field(ge=0)]  # of the noise source
+    preview: Annotated[int, Field(ge=1)]  # images that evaluation and report look at

@@ -13,4 +13,3 @@ class Evaluate(Section):
     fraction: Annotated[float, Field(gt=0, le=1)]  # of the labelled images, chosen by their keys
     batch_size: Annotated[int, Field(ge=1)]
     confidence: Annotated[float, Field(gt=0, lt=1)]  # of the intervals
-    gap_images: Annotated[int, Field(ge=1)]  # calibration, and labelled, images for the generalization gap

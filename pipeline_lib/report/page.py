@@ -4,7 +4,6 @@ import base64
 import io
 import math
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,6 @@ from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
 from pipeline_lib.artifacts.files import atomic_directory
-from pipeline_lib.artifacts.records import read_lines
-from pipeline_lib.artifacts.shards import read_shard
 from pipeline_lib.errors import InputError
 from pipeline_lib.params.report import Report
 from pipeline_lib.params.task import Axes
@@ -37,6 +34,17 @@ TEMPLATE = Path(__file__).with_name("template.html")
 THUMBNAIL = 96  # pixels; larger samples are shrunk to this
 BLOCK_COLUMNS = ["unit", "loss_before", "loss_after", "held_out_before", "held_out_after"]
 GAP_COLUMNS = ["unit", "calibration", "labelled"]
+
+
+SAMPLE_COLUMNS = ["key", "prompt"]
+TEXT = ("unit", "key", "prompt")
+
+
+class Left(Artifact):
+    """How many images a calibration set has, and how many were looked at and left out, by reason."""
+
+    images: int
+    left_out: dict[str, int]
 
 
 class Weight(Artifact):
@@ -83,12 +91,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Grid:
-    """Samples of one source, drawn at even distances from all of its images."""
+    """Samples of one source, drawn at even distances from the preview of its calibration set."""
 
     source: str
     size: str
     images: int
-    bad: dict[str, int]  # number of images by what is wrong with them
+    left_out: dict[str, int]  # by reason
     pictures: list[Picture]
 
 
@@ -121,7 +129,7 @@ def write_report(data: Path, axes: Axes, params: Report, out: Path) -> dict[str,
     """
     board = read_board(data / "evaluation", axes)
     parts = [_part(data, board, setting) for setting in board.settings]
-    grids = [_grid(data, axes, source, params.samples) for source in axes.sources]
+    grids = [_grid(data / "preview" / f"{source}-{axes.models[0]}", source, params.samples) for source in axes.sources]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         board=board,
@@ -158,9 +166,9 @@ def _part(data: Path, board: Board, setting: Setting) -> Part:
 
 
 def _read_table(path: Path, columns: list[str]) -> pd.DataFrame:
-    """Some columns of a CSV: `unit`, then numbers."""
+    """Some columns of a CSV: TEXT, or numbers."""
     try:
-        return pd.read_csv(require(path), usecols=columns, dtype={c: str if c == "unit" else float for c in columns})
+        return pd.read_csv(require(path), usecols=columns, dtype={c: str if c in TEXT else float for c in columns})
     except ValueError as error:
         wanted = ", ".join(columns)
         raise InputError(f"{path}: expected columns {wanted} ({error}); `dvc repro` makes it anew") from None
@@ -175,40 +183,17 @@ def _labelled_loss(board: Board, parts: list[Part]) -> dict[str, int]:
     return dict(wins.most_common())
 
 
-def _grid(data: Path, axes: Axes, source: str, count: int) -> Grid:
-    if source in axes.recipes:
-        total, bad, samples = _rendered(data / "synthetic" / source, count)
-    else:
-        bad: Counter[str] = Counter()
-        total, samples = _calibration(data / "calibration" / f"{source}-{axes.models[0]}" / "images.npy", count)
-    shown = list(samples)
-    sizes = dict.fromkeys("{} by {}".format(*image.size) for image, _ in shown)
-    return Grid(
-        source,
-        " and ".join(sizes),
-        total,
-        dict(bad.most_common()),
-        [Picture(_url(image), prompt) for image, prompt in shown],
-    )
-
-
-def _rendered(folder: Path, count: int) -> tuple[int, Counter[str], Iterator[tuple[Image.Image, str]]]:
-    """Number of samples of a dataset, how many are bad, and some of them with their prompts."""
-    index = read_lines(folder / "index.jsonl")
-    chosen = [index[i] for i in _spread(len(index), count)]
-    keys, shards = {row["key"] for row in chosen}, dict.fromkeys(row["shard"] for row in chosen)
-    samples = (sample for shard in shards for sample in read_shard(folder / shard) if sample.key in keys)
-    bad = Counter(row["defect"] or "duplicate" for row in index if row["defect"] or row["duplicate_of"])
-    return len(index), bad, ((sample.image, sample.record["prompt"]) for sample in samples)
-
-
-def _calibration(path: Path, count: int) -> tuple[int, Iterator[tuple[Image.Image, str]]]:
-    """Number of images of a calibration set, and some of them; they have no prompts."""
+def _grid(folder: Path, source: str, count: int) -> Grid:
+    """Some images of a calibration set, from its preview."""
+    summary = read_artifact(Left, folder / "summary.json")
+    prompts = _read_table(folder / "samples.csv", SAMPLE_COLUMNS)["prompt"].fillna("")
     try:
-        images = np.load(require(path), mmap_mode="r")
+        images = np.load(require(folder / "images.npy"), mmap_mode="r")
     except ValueError as error:
-        raise InputError(f"{path}: not a numpy file ({error}); `dvc checkout` restores it") from None
-    return len(images), ((Image.fromarray(images[i]), "") for i in _spread(len(images), count))
+        raise InputError(f"{folder / 'images.npy'}: not a numpy file ({error}); `dvc checkout` restores it") from None
+    chosen = _spread(len(images), count)
+    pictures = [Picture(_url(Image.fromarray(images[i])), prompts[i]) for i in chosen]
+    return Grid(source, f"{images.shape[2]} by {images.shape[1]}", summary.images, summary.left_out, pictures)
 
 
 def _spread(total: int, count: int) -> list[int]:

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pipeline_lib.artifacts.records import read_json
 from pipeline_lib.calibration.assemble import assemble
+from pipeline_lib.calibration.preview import write_preview
 from pipeline_lib.calibration.sources import noise
 from pipeline_lib.models.card import resolve_data_config
 from tests.conftest import edit_params
@@ -23,9 +25,13 @@ def test_sources_and_sizes(workspace: Path, stage: Callable[..., int]) -> None:
             assert images.dtype == np.uint8
             assert images.shape == (24, size, size, 3)
             table = pd.read_csv(folder / "samples.csv")
-            assert list(table) == ["key", "classes", "scores", "kept", "reason"]
+            assert list(table) == ["key", "classes", "prompt", "scores", "kept", "reason"]
             assert table["kept"].all()
             assert len(table) == 24
+            preview = workspace / f"data/preview/{source}-{model}"
+            assert np.array_equal(np.load(preview / "images.npy"), images[:16])
+            assert list(pd.read_csv(preview / "samples.csv")["key"]) == list(table["key"][:16])
+            assert read_json(preview / "summary.json") == {"images": 24, "left_out": {}}
 
 
 def test_blank_images_keep_their_row_and_lose_their_place(workspace: Path, stage: Callable[..., int]) -> None:
@@ -40,6 +46,9 @@ def test_blank_images_keep_their_row_and_lose_their_place(workspace: Path, stage
     config = resolve_data_config(workspace / "world/classifiers/vit")
     facts = assemble(samples, 12, config, workspace / "out")
     table = pd.read_csv(workspace / "out/samples.csv")
+    write_preview(workspace / "out", 4, workspace / "preview")
+    assert read_json(workspace / "preview/summary.json") == {"images": 12, "left_out": {"blank": 12}}
+    assert set(pd.read_csv(workspace / "preview/samples.csv")["kept"]) == {True}
     assert facts == {"images": 12, "defective_images_left_out": 12}
     assert table["kept"].sum() == 12
     assert set(table.loc[~table["kept"], "reason"]) == {"blank"}

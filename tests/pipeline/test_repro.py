@@ -1,11 +1,9 @@
 """Real `dvc repro` in a temporary clone, on the tiny world: what reruns, what is restored, what survives a kill."""
 
 import os
-import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,64 +11,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import ROOT, edit_params, tiny_params
-
-ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
-CELLS = {f"{source}-resnet-{precision}" for source in ("noise", "mixup") for precision in ("w4a4", "w2a4")}
-
-
-def run(clone: Path, *command: str) -> str:
-    result = subprocess.run(command, cwd=clone, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
-
-
-def repro(clone: Path, *targets: str) -> set[str]:
-    """Stages that ran; those restored from the run cache are not among them."""
-    return set(re.findall(r"^Running stage '(.+)':", run(clone, "dvc", "repro", *targets), re.MULTILINE))
-
-
-def cells(stage: str, precision: str = "") -> set[str]:
-    return {f"{stage}@{cell}" for cell in CELLS if cell.endswith(precision)}
-
-
-def outs(clone: Path, stage: str) -> dict[str, str]:
-    """Digest by path of a stage's outs, provenance left out."""
-    entry = yaml.safe_load((clone / "dvc.lock").read_text())["stages"][stage]
-    return {out["path"]: out["md5"] for out in entry["outs"] if "provenance" not in out["path"]}
+from tests.conftest import edit_params
+from tests.pipeline.conftest import CELLS, ENVIRONMENT, cells, outs, repro, run
 
 
 @pytest.fixture(scope="module")
-def clone(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone of the working tree whose pipeline ran once: two recipes, noise, one network, two precisions."""
-    clone = tmp_path_factory.mktemp("clone") / "repository"
-    files = run(ROOT, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
-    for name in filter(None, files):
-        if name.startswith("data/fashion/") and name != "data/fashion/classes.csv":
-            continue
-        (clone / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / name, clone / name)
-    shutil.copytree(world, clone / "world")
-    (clone / "dvc.lock").unlink(missing_ok=True)
-    params = tiny_params()
-    params["axes"].update(
-        recipes=["mixup"],
-        noise=["noise"],
-        real=[],
-        sources=["noise", "mixup"],
-        models=["resnet"],
-        precisions=["w4a4", "w2a4"],
-    )
-    (clone / "params.yaml").write_text(yaml.safe_dump(params))
-    run(clone, "git", "init", "-q")
-    run(clone, "git", "add", "-A")
-    run(clone, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "clone")
-    everything = {"prompts@mixup", "synthesize@mixup", "calibrate@mixup-resnet", "calibrate-noise@noise-resnet"}
-    everything |= {"evaluate-float@resnet", "report"} | cells("reconstruct") | cells("evaluate")
-    assert repro(clone) == everything
-    assert (clone / "data/report/leaderboard.csv").read_text().count("\n") == 1 + 1 + 2 * len(CELLS)
-    assert repro(clone) == set(), "a second run has nothing to do"
-    return clone
+def clone(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(finished, tmp_path_factory.mktemp("repro") / "repository", symlinks=True))
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pipeline_lib.artifacts.records import write_json, write_lines
-from pipeline_lib.artifacts.shards import pack_shard
+from pipeline_lib.artifacts.records import write_json
 from pipeline_lib.errors import InputError
 from pipeline_lib.params.report import Report
 from pipeline_lib.params.task import Axes
@@ -34,9 +33,6 @@ def result(top1: float, agreement: float | None = None) -> dict[str, object]:
     values = {"top1": top1, "top1_low": top1 - 0.5, "top1_high": top1 + 0.5, "top5": 99.0}
     values |= {} if agreement is None else {"agreement": agreement}
     return {**values, "per_class": {"coat": top1 - 1, "bag <b>": top1 + 1}}
-
-
-FINE = {"defect": "", "duplicate_of": None}
 
 
 @pytest.fixture
@@ -71,19 +67,13 @@ def data(tmp_path: Path) -> Path:
             blocks = pd.DataFrame({"unit": UNITS, **losses, "flipped": 0.1})
             blocks.to_csv(data / f"quantized/{cell}/blocks.csv", index=False)
     pixels = rng.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
-    (data / "calibration/noise-resnet").mkdir(parents=True)
-    np.save(data / "calibration/noise-resnet/images.npy", pixels)
-    records = [
-        {"key": f"mixup-{i}", "prompt": f"a photo of a coat & a bag, {i}", "classes": [0, 1]} | FINE for i in range(8)
-    ]
-    (data / "synthetic/mixup").mkdir(parents=True)
-    for number, half in enumerate((slice(0, 4), slice(4, 8))):
-        shard = pack_shard(zip(map(Image.fromarray, pixels[half]), records[half], strict=True))
-        (data / f"synthetic/mixup/{number:06d}.tar").write_bytes(shard)
-    records[3]["defect"] = "blank"
-    records[4]["duplicate_of"] = "mixup-0"
-    index = [{**record, "shard": f"{i // 4:06d}.tar"} for i, record in enumerate(records)]
-    write_lines(data / "synthetic/mixup/index.jsonl", index)
+    for source, left_out in (("noise", {}), ("mixup", {"blank": 2, "duplicate": 1})):
+        folder = data / f"preview/{source}-resnet"
+        folder.mkdir(parents=True)
+        np.save(folder / "images.npy", pixels)
+        prompts = [f"a photo of a coat & a bag, {i}" if source == "mixup" else "" for i in range(8)]
+        pd.DataFrame({"key": range(8), "prompt": prompts}).to_csv(folder / "samples.csv", index=False)
+        write_json(folder / "summary.json", {"images": 8, "left_out": left_out})
     return data
 
 
@@ -133,7 +123,7 @@ def test_every_sample_decodes_and_carries_its_prompt(report: Path) -> None:
     page = (report / "index.html").read_text()
     images = re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="([^"]*)"', page)
     assert [alt for _, alt in images] == [
-        *(f"a photo of a coat &amp; a bag, {i}" for i in (0, 4, 7)),  # evenly spread, over both shards
+        *(f"a photo of a coat &amp; a bag, {i}" for i in (0, 4, 7)),  # evenly spread
         *(f"sample {i} of noise" for i in (1, 2, 3)),
     ]
     for encoded, _ in images:
@@ -164,9 +154,9 @@ def test_the_findings_follow_the_numbers(data: Path, report: Path) -> None:
         "evaluation/mixup-vit-w2a4/gap.csv",
         "quantized/noise-resnet-w2a4/blocks.csv",
         "quantized/mixup-resnet-w2a4/quantization.json",
-        "synthetic/mixup/index.jsonl",
-        "synthetic/mixup/000001.tar",
-        "calibration/noise-resnet/images.npy",
+        "preview/mixup-resnet/summary.json",
+        "preview/mixup-resnet/samples.csv",
+        "preview/noise-resnet/images.npy",
     ],
 )
 def test_an_absent_artifact_is_named_and_nothing_is_written(data: Path, path: str) -> None:
@@ -184,4 +174,4 @@ def test_metrics_of_another_form_are_an_input_error(data: Path) -> None:
 
 
 def test_bad_images_are_counted(report: Path) -> None:
-    assert "Not used: 1 blank, 1 duplicate." in (report / "index.html").read_text()
+    assert "Left out: 2 blank, 1 duplicate." in (report / "index.html").read_text()
