@@ -4,6 +4,7 @@ import platform
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -60,6 +61,19 @@ def bench_reconstruct(
 ) -> None:
     """Seconds of a reconstruction step of every unit, next to the same step in plain PyTorch."""
     raise typer.Exit(exit_code(lambda: _bench_reconstruct(model, image_size, device, out)))
+
+
+@bench.command("synthesize")
+def bench_synthesize(
+    shards: Annotated[int, typer.Option(help="Shards to render with each, beside a batch to warm up.")] = 1,
+    random_sd15: Annotated[
+        bool, typer.Option("--random-sd15", help="Stable Diffusion v1.5's architecture with random weights.")
+    ] = False,
+    device: DeviceName = "cpu",
+    out: Annotated[Path, typer.Option(help="CSV file to write.")] = Path("bench-synthesize.csv"),
+) -> None:
+    """Our synthesis against the plain loop over diffusers' pipeline, as params.yaml describes it."""
+    raise typer.Exit(exit_code(lambda: _bench_synthesize(shards, random_sd15, device, out)))
 
 
 @bench.command("methods")
@@ -127,6 +141,20 @@ def _bench_reconstruct(model: str, image_size: int, device_name: str, out: Path)
     table = compare_units(device, PRESETS / "imagenet.yaml", model, image_size)
     _write(table, out)
     print(f"all units, 20,000 iterations each: {table['hours_of_20000'].sum():.1f} hours")
+
+
+def _bench_synthesize(shards: int, random_sd15: bool, device_name: str, out: Path) -> None:
+    import torch
+
+    from pipeline_lib.bench.synthesize import compare_loops, write_random_sd15
+
+    params, device = read_everything(), _bench_device(device_name)
+    with TemporaryDirectory() as folder:
+        generator = Path(params.task.generator)
+        if random_sd15:
+            write_random_sd15(generator, Path(folder) / "sd15", getattr(torch, params.synthesize.dtype))
+            generator = Path(folder) / "sd15"
+        _write(compare_loops(generator, params.synthesize, shards, device, Path(folder)), out)
 
 
 def _bench_methods(

@@ -98,12 +98,13 @@ class Generator:
         self._params, self._device = params, device
         self._accepts = inspect.signature(self._pipeline.__call__).parameters
         self._negative: dict[str, Embedding] = {}
-        for name in ("unet", "transformer", "vae"):
-            if hasattr(self._pipeline, name):
-                getattr(self._pipeline, name).to(memory_format=torch.channels_last)
-        for name in ("unet", "transformer"):
-            if params.compile and hasattr(self._pipeline, name):
-                setattr(self._pipeline, name, torch.compile(getattr(self._pipeline, name)))
+        name = "unet" if hasattr(self._pipeline, "unet") else "transformer"
+        self.denoiser: torch.nn.Module = getattr(self._pipeline, name)
+        for module in (self.denoiser, getattr(self._pipeline, "vae", None)):
+            if module is not None:
+                module.to(memory_format=torch.channels_last)
+        if params.compile:
+            setattr(self._pipeline, name, torch.compile(self.denoiser))
 
     @property
     def _guided(self) -> bool:

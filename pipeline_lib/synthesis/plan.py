@@ -18,7 +18,12 @@ class Shard:
     @property
     def name(self) -> str:
         """File name in the dataset."""
-        return f"{self.number:06d}.tar"
+        return shard_name(self.number)
+
+
+def shard_name(number: int) -> str:
+    """File name of a shard by its number."""
+    return f"{number:06d}.tar"
 
 
 def plan_shards(prompts: Iterable[dict[str, Any]], shard_size: int, seed: int) -> Iterator[Shard]:

@@ -23,7 +23,7 @@ from pipeline_lib.synthesis.cluster import on_ray
 from pipeline_lib.synthesis.defects import Tally
 from pipeline_lib.synthesis.executors import Executor, RenderedShard, local
 from pipeline_lib.synthesis.generator import locate
-from pipeline_lib.synthesis.plan import Shard, plan_shards
+from pipeline_lib.synthesis.plan import Shard, plan_shards, shard_name
 from pipeline_lib.synthesis.reuse import shards_in_cache
 from pipeline_lib.synthesis.worker import make_worker
 
@@ -46,6 +46,7 @@ class Synthesis:
         self.samples = sum(1 for _ in iterate_lines(prompts))
         if not self.samples:
             raise InputError(f"{prompts}: no prompts; `dvc repro` writes them")
+        self.shards = -(-self.samples // params.shard_size)
         self.pixels = {
             "recipe": recipe,
             "prompts": digest_path(prompts),
@@ -64,9 +65,8 @@ class Synthesis:
         Raises:
             InputError: there are no such shards, or another run renders some of them.
         """
-        shards = -(-self.samples // self.params.shard_size)
-        if not 0 <= first <= last < shards:
-            raise InputError(f"--shards: expected numbers of 0 to {shards - 1}, found {first}-{last}")
+        if not 0 <= first <= last < self.shards:
+            raise InputError(f"--shards: expected numbers of 0 to {self.shards - 1}, found {first}-{last}")
         with WorkDirectory.locked("synthesize", self.pixels, part=f"{first}-{last}") as work:
             return self._render(work, range(first, last + 1))
 
@@ -88,12 +88,12 @@ class Synthesis:
                 if not work.done(shard.name):
                     with work.writing(shard.name, **taken) as path:
                         path.write_bytes(tar)
-            measured = self._render(work, range(-(-self.samples // self.params.shard_size)))
+            measured = self._render(work, range(self.shards))
             tally = Tally()
             with work.writing(INDEX) as path:
                 write_lines(path, self._index(work, tally))
             tally.check(self.params.max_bad_fraction)
-            names = [shard.name for shard in self.plan()]
+            names = [shard_name(number) for number in range(self.shards)]
             work.publish(out, [INDEX, *names])
             work.forget_published("recipe")
             shards = {name: work.facts(name) for name in names}
@@ -117,7 +117,7 @@ class Synthesis:
         """Render the shards with these numbers that are not done. Returns what was measured."""
         size = self.params.shard_size
         total = min(numbers.stop * size, self.samples) - numbers.start * size
-        missing = [number for number in numbers if not work.done(f"{number:06d}.tar")]
+        missing = [number for number in numbers if not work.done(shard_name(number))]
         left = sum(min(size, self.samples - number * size) for number in missing)
         seconds = {"packing": 0.0, "writing": 0.0, "workers": 0.0}
         began = time.monotonic()
@@ -147,10 +147,10 @@ class Synthesis:
 
     def _index(self, work: WorkDirectory, tally: Tally) -> Iterator[dict[str, Any]]:
         """The lines of the index, each shard hashed once more before it is read."""
-        for shard in self.plan():
-            work.verify(shard.name)
-            for record in read_records(work.units / shard.name):
-                yield {**record, "duplicate_of": tally.look(record), "shard": shard.name}
+        for name in map(shard_name, range(self.shards)):
+            work.verify(name)
+            for record in read_records(work.units / name):
+                yield {**record, "duplicate_of": tally.look(record), "shard": name}
 
 
 def executor(runtime: Runtime, shards: int) -> Executor:

@@ -25,7 +25,11 @@ def make_worker(generator: Path, params: Synthesize, device: torch.device) -> Wo
     """Load the pipeline on the device; the result renders a shard."""
     if device.type == "cpu":
         torch.set_num_threads(1)  # another number gives other last bits; more workers are faster than more threads
-    pipeline = Generator(generator, params, device)
+    return worker_with(Generator(generator, params, device), params, device)
+
+
+def worker_with(pipeline: Generator, params: Synthesize, device: torch.device) -> Worker:
+    """A worker with a pipeline that is loaded."""
 
     def render(shard: Shard) -> RenderedShard:
         began = time.monotonic()

@@ -71,6 +71,16 @@ def test_methods_are_compared_over_seeds_and_what_is_there_is_not_done_again(wor
     assert "spread" in result.stdout
 
 
+def test_synthesis_is_held_against_the_plain_loop(workspace: Path) -> None:
+    result = runner.invoke(app, ["bench", "synthesize", "--shards", "2"])
+    assert result.exit_code == 0, result.output
+    plain, ours = pd.read_csv("bench-synthesize.csv").to_dict("records")
+    assert plain["images"] == ours["images"] == 8
+    assert plain["ratio"] == 1
+    assert ours["ratio"] == pytest.approx(ours["images_per_second"] / plain["images_per_second"])
+    assert all(0 < row["outside_denoiser_percent"] < 100 and row["peak_memory_mib"] > 0 for row in (plain, ours))
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["fakequant", "--device", "tpu"], ["reconstruct", "--model", "resnet-18"], METHODS],

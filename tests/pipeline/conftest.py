@@ -44,7 +44,7 @@ def outs(clone: Path, stage: str) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def finished(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone of the working tree, to be copied, whose pipeline ran once: a recipe, noise, a network, two precisions."""
+    """A clone of the working tree, to be copied, whose pipeline ran once: a recipe, noise, a network."""
     clone = tmp_path_factory.mktemp("clone") / "repository"
     files = run(ROOT, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
     for name in filter(None, files):
