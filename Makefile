@@ -19,7 +19,7 @@ repro: $(VENV)/requirements.installed
 
 test: $(VENV)/requirements-dev.installed
 	$(MAKE) quality
-	pytest
+	OMP_NUM_THREADS=1 pytest -n $(JOBS) --dist loadfile
 
 KERNELS = $(wildcard pipeline_lib/fakequant/csrc/* tests/fakequant/*.cpp)
 

@@ -29,9 +29,10 @@ def main(
         samples = sources.real(Path(task.real))
     else:
         samples = sources.synthetic(Path("data/synthetic") / source)
-    with recorded("calibrate", name, packages=("pillow", "numpy")) as facts:
-        facts |= assemble(samples, params.count, data_config, Path("data/calibration") / name)
-        write_preview(Path("data/calibration") / name, params.preview, Path("data/preview") / name)
+    out, preview = Path("data/calibration") / name, Path("data/preview") / name
+    with recorded("calibrate", name, ("pillow", "numpy"), [out, preview]) as facts:
+        facts |= assemble(samples, params.count, data_config, out)
+        write_preview(out, params.preview, preview)
 
 
 if __name__ == "__main__":

@@ -33,11 +33,12 @@ def main(
     )
     names = [c.name for c in read_vocabulary(Path(task.classes))]
     if precision is None:
-        with recorded("evaluate", f"float-{model}", PACKAGES) as facts:
-            facts |= evaluate_float(model, classifier, labelled, names, params, device, OUT / f"float-{model}")
+        out = OUT / f"float-{model}"
+        with recorded("evaluate", out.name, PACKAGES, [out]) as facts:
+            facts |= evaluate_float(model, classifier, labelled, names, params, device, out)
         return
     cell = f"{source}-{model}-{precision}"
-    with recorded("evaluate", cell, PACKAGES) as facts:
+    with recorded("evaluate", cell, PACKAGES, [OUT / cell]) as facts:
         facts |= evaluate_cell(
             cell={"source": source, "model": model, "precision": precision},
             quantized=Path("data/quantized") / cell,

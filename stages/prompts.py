@@ -18,9 +18,9 @@ from stages.command import run
 def main(recipe: Annotated[str, typer.Argument(help="A key of `prompts` in params.yaml.")]) -> None:
     """Write data/prompts/RECIPE.jsonl: a line a sample."""
     params, task = read(Recipe, f"prompts.{recipe}"), read(Task, "task")
-    with recorded("prompts", recipe, packages=()) as facts:
-        rows = write_prompts(recipe, params, read_vocabulary(Path(task.classes)))
-        write_lines(Path("data/prompts") / f"{recipe}.jsonl", rows)
+    out = Path("data/prompts") / f"{recipe}.jsonl"
+    with recorded("prompts", recipe, (), [out]) as facts:
+        write_lines(out, write_prompts(recipe, params, read_vocabulary(Path(task.classes))))
         facts["prompts"] = params.count
 
 

@@ -25,7 +25,8 @@ def main(
     methods = {family: read(Method, f"methods.{name}") for family, name in (("cnn", params.cnn), ("vit", params.vit))}
     task, runtime = read(Task, "task"), read(Runtime, "runtime")
     cell = f"{source}-{model}-{precision}"
-    with recorded("reconstruct", cell, packages=("torch", "timm", "safetensors")) as facts:
+    out = Path("data/quantized") / cell
+    with recorded("reconstruct", cell, ("torch", "timm", "safetensors"), [out]) as facts:
         facts |= quantize(
             calibration=Path("data/calibration") / f"{source}-{model}" / "images.npy",
             classifier_folder=Path(task.classifiers) / model,
@@ -34,7 +35,7 @@ def main(
             methods=methods,
             device=resolve_device(runtime, tf32=params.tf32),
             cache_gib=runtime.cache_gib,
-            out=Path("data/quantized") / cell,
+            out=out,
         )
 
 

@@ -13,8 +13,9 @@ from stages.command import run
 def main() -> None:
     """Write data/report/: index.html and leaderboard.csv, from what the other stages left in data/."""
     axes, params = read(Axes, "axes"), read(Report, "report")
-    with recorded("report", "report", packages=("pandas", "matplotlib", "jinja2")) as facts:
-        facts |= write_report(Path("data"), axes, params, out=Path("data/report"))
+    out = Path("data/report")
+    with recorded("report", "report", ("pandas", "matplotlib", "jinja2"), [out]) as facts:
+        facts |= write_report(Path("data"), axes, params, out)
 
 
 if __name__ == "__main__":

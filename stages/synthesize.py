@@ -39,8 +39,9 @@ def main(
         facts = synthesis.work_on(*map(int, bounds.groups()))
         notice(f"shards {shards} of {recipe} are done, {facts['images_rendered_in_this_run']} images in this run")
         return
-    with recorded("synthesize", recipe, packages=PACKAGES) as facts:
-        facts |= synthesis.run(Path("data/synthetic") / recipe)
+    out = Path("data/synthetic") / recipe
+    with recorded("synthesize", recipe, PACKAGES, [out]) as facts:
+        facts |= synthesis.run(out)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "models": {"params"},
     "calibration": {"params", "artifacts", "models"},
     "fakequant": set(),
-    "bench": {"params", "artifacts", "models", "calibration", "fakequant", "quantization", "evaluation"},
+    "bench": {"params", "artifacts", "synthesis", "models", "calibration", "fakequant", "quantization", "evaluation"},
     "quantization": {"params", "artifacts", "models", "fakequant"},
     "evaluation": {"params", "artifacts", "models", "quantization"},
     "report": {"params", "artifacts"},

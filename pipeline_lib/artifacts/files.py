@@ -1,10 +1,11 @@
 """Files that are whole or absent, and their digests."""
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -68,3 +69,25 @@ def sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def md5(path: Path) -> str:
+    """Hex digest of a file's bytes, the one that DVC uses."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def dvc_listing(path: Path, digest: Callable[[Path], str] = md5) -> list[dict[str, str]]:
+    """What DVC keeps of a folder: digest and name of each file, in the order of the names."""
+    files = sorted((p.relative_to(path).as_posix(), p) for p in path.rglob("*") if p.is_file())
+    return [{"md5": digest(file), "relpath": name} for name, file in files]
+
+
+def dvc_digest(path: Path) -> str:
+    """The digest that dvc.lock has of a file or folder."""
+    return digest_of_listing(dvc_listing(path)) if path.is_dir() else md5(path)
+
+
+def digest_of_listing(listing: list[dict[str, str]]) -> str:
+    """The digest that dvc.lock has of a folder of these files."""
+    return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"

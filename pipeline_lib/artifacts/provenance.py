@@ -3,12 +3,13 @@
 import platform
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pipeline_lib.artifacts.files import dvc_digest
 from pipeline_lib.artifacts.memory import peak_memory
 from pipeline_lib.artifacts.records import write_json
 
@@ -29,10 +30,11 @@ def _processor() -> str:
 
 
 @contextmanager
-def recorded(stage: str, name: str, packages: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+def recorded(stage: str, name: str, packages: tuple[str, ...], outs: Sequence[Path]) -> Iterator[dict[str, Any]]:
     """Write `data/provenance/<stage>/<name>.json` when the block succeeds.
 
-    Yields a dictionary to which the block adds what it measured: device, times of units, counts.
+    Yields a dictionary to which the block adds what it measured: device, times of units, counts. The digests of `outs`
+    are as DVC computes them: a later `dvc commit -f` changes dvc.lock, not what the stage itself says it wrote.
     """
     began = time.monotonic()
     facts: dict[str, Any] = {}
@@ -51,6 +53,7 @@ def recorded(stage: str, name: str, packages: tuple[str, ...]) -> Iterator[dict[
             "processor": _processor(),
             "wall_seconds": round(time.monotonic() - began, 3),
             "peak_memory_mib": peak_memory.whole(),
+            "outs": {out.as_posix(): dvc_digest(out) for out in outs},
             **facts,
         },
     )
