@@ -1,7 +1,9 @@
 """`python -m pipeline_lib`: what DVC has no verb for."""
 
+import json
 import platform
 import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,12 +13,16 @@ import typer
 
 from pipeline_lib.artifacts.files import atomic
 from pipeline_lib.errors import InputError, exit_code
-from pipeline_lib.params.base import PARAMS_FILE
+from pipeline_lib.params.base import PARAMS_FILE, read
 from pipeline_lib.params.everything import read_everything
+from pipeline_lib.params.task import Task
+from pipeline_lib.prompts.vocabulary import read_vocabulary
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
+
+    from pipeline_lib.lineage.repository import Repository
 
 PRESETS = Path(__file__).parent / "presets"
 PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "timm", "dvc", "webdataset", "pillow", "pandas")
@@ -36,6 +42,36 @@ def preset(
 def doctor() -> None:
     """Check params.yaml; print versions, processor, GPU and the operator backend."""
     raise typer.Exit(exit_code(_examine))
+
+
+Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+@app.command()
+def audit(
+    artifact: Annotated[str | None, typer.Argument(help="A path or stage; none: all of the pipeline.")] = None,
+    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Absent data is no failure.")] = False,
+    diff: Annotated[str | None, typer.Option(metavar="OTHER", help="Where this other artifact's way parts.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="What would rerun now, and what that cost last time.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Prove where artifacts came from and whether a real image was used. Exit code 1 if a check fails."""
+    raise typer.Exit(exit_code(lambda: _audit(artifact, allow_missing, diff, plan, as_json)))
+
+
+@app.command()
+def trace(
+    key: Annotated[str | None, typer.Argument(help="A sample, such as mixup-000017.")] = None,
+    class_name: Annotated[str | None, typer.Option("--class", help="List the samples of a class instead.")] = None,
+) -> None:
+    """All that is known of a rendered sample, as JSON: prompt, seed, place, batch, and the checkpoints that used it."""
+    raise typer.Exit(exit_code(lambda: _trace(key, class_name)))
+
+
+@app.command()
+def clean(yes: Annotated[bool, typer.Option("--yes", help="Remove them.")] = False) -> None:
+    """List work directories and cached objects that no run needs any more."""
+    raise typer.Exit(exit_code(lambda: _clean(yes)))
 
 
 bench = typer.Typer(no_args_is_help=True, help="Measure speed, as ratios within one run, and the accuracy of methods.")
@@ -123,6 +159,78 @@ def _examine() -> None:
     print(f"gpu: {', '.join(names) or 'none; synthesis and reconstruction run on the CPU'}")
     for device in ("cpu", "cuda"):
         print(f"fake-quant operators on {device}: {backend(device)}")
+
+
+def _repository(*, allow_missing: bool = False) -> "Repository":
+    from pipeline_lib.lineage.repository import Repository
+
+    task = read(Task, "task")
+    kinds = {
+        task.classes: "text",
+        task.generator: "generator weights",
+        task.classifiers: "classifier weights",
+        task.labelled: "labelled images",
+        task.real: "real calibration images",
+    }
+    return Repository(kinds, allow_missing=allow_missing)
+
+
+def _audit(artifact: str | None, allow_missing: bool, other: str | None, plan: bool, as_json: bool) -> None:
+    from pipeline_lib.lineage import audit as lineage
+    from pipeline_lib.lineage import plan as planning
+
+    repository = _repository(allow_missing=allow_missing)
+    if other is not None:
+        if artifact is None:
+            raise InputError("--diff OTHER compares with an artifact; name that too")
+        for line in planning.difference(repository, artifact, other):
+            print(line)
+        return
+    if plan:
+        reruns = planning.plan(repository)
+        for rerun in reruns:
+            took = "" if rerun.seconds is None else f"  ({rerun.seconds:.0f} s the last time)"
+            print(f"{rerun.stage}: {rerun.why}{took}")
+        print(f"{len(reruns)} stages, {sum(rerun.seconds or 0 for rerun in reruns):.0f} s the last time")
+        return
+    result = lineage.audit(repository, artifact)
+    if as_json:
+        print(json.dumps(result.to_json(), indent=2))
+    else:
+        for line in lineage.describe(repository, result, artifact):
+            print(line)
+    if result.failed:
+        raise typer.Exit(1)
+
+
+def _trace(key: str | None, class_name: str | None) -> None:
+    from pipeline_lib.lineage import trace as tracing
+
+    if (key is None) == (class_name is None):
+        raise InputError("trace: expected a KEY, or --class NAME")
+    repository = _repository()
+    if key is not None:
+        print(json.dumps(tracing.trace(repository, key), indent=2, ensure_ascii=False))
+        return
+    names = [entry.name for entry in read_vocabulary(Path(read(Task, "task").classes))]
+    if class_name not in names:
+        raise InputError(f"--class: no {class_name!r}; there are {', '.join(names)}")
+    rows = list(tracing.of_class(repository, names.index(class_name)))
+    for row in rows:
+        print(json.dumps(row, ensure_ascii=False))
+    print(f"{len(rows)} samples", file=sys.stderr)
+
+
+def _clean(yes: bool) -> None:
+    from pipeline_lib.lineage.orphans import orphans
+
+    found = orphans(_repository())
+    for orphan in found:
+        print(f"{orphan.bytes / 2**20:10.2f} MiB  {orphan.path}  ({orphan.what})")
+        if yes:
+            orphan.remove()
+    total = sum(orphan.bytes for orphan in found) / 2**20
+    print(f"{len(found)} orphans, {total:.2f} MiB, {'removed' if yes else 'kept; --yes removes them'}")
 
 
 def _bench_fakequant(device_name: str, out: Path) -> None:

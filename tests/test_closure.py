@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline_lib.lineage.closure import closure, expand, imports
+
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 MAY_IMPORT = {
@@ -20,39 +22,9 @@ MAY_IMPORT = {
     "quantization": {"params", "artifacts", "models", "fakequant"},
     "evaluation": {"params", "artifacts", "models", "quantization"},
     "report": {"params", "artifacts"},
+    "lineage": {"artifacts"},
 }
 GROUND = {"errors", "progress"}  # modules that every room may import
-
-
-def imports(path: Path) -> set[Path]:
-    """First-party files that a module imports, anywhere in it."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        stems = [ROOT / Path(*name.split(".")) for name in names]
-        found |= {file for stem in stems for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.exists()}
-    return found
-
-
-def closure(path: Path) -> set[Path]:
-    """The module and all it imports, directly or not."""
-    seen, todo = set(), {path}
-    while todo:
-        file = todo.pop()
-        seen.add(file)
-        todo |= imports(file) - seen
-    return {file for file in seen if file.name != "__init__.py"}
-
-
-def expand(dependency: str) -> set[Path]:
-    path = ROOT / dependency
-    files = path.rglob("*.py") if path.is_dir() else [path]
-    return {file for file in files if file.name != "__init__.py"}
 
 
 def shortest(files: set[Path]) -> list[str]:
@@ -60,7 +32,7 @@ def shortest(files: set[Path]) -> list[str]:
     named = set()
     for file in files:
         room = file.parent
-        whole = room.parent.name == "pipeline_lib" and expand(str(room)) <= files
+        whole = room.parent.name == "pipeline_lib" and expand(str(room), ROOT) <= files
         named.add(str((room if whole else file).relative_to(ROOT)))
     return sorted(named)
 
@@ -68,9 +40,9 @@ def shortest(files: set[Path]) -> list[str]:
 @pytest.mark.parametrize("stage", STAGES)
 def test_declared_code_is_the_import_closure(stage: str) -> None:
     module = STAGES[stage]["cmd"].split()[2]
-    needed = closure(ROOT / Path(*module.split(".")).with_suffix(".py"))
+    needed = closure(ROOT / Path(*module.split(".")).with_suffix(".py"), ROOT)
     code = [d for d in STAGES[stage]["deps"] if d.startswith(("pipeline_lib/", "stages/"))]
-    declared = set().union(*map(expand, code))
+    declared = {file for dep in code for file in expand(dep, ROOT)}
     assert declared == needed, f"dvc.yaml should list {shortest(needed)}"
 
 
@@ -85,7 +57,7 @@ def test_package_inits_hold_a_docstring_alone() -> None:
 @pytest.mark.parametrize("room", MAY_IMPORT)
 def test_imports_point_downward(room: str) -> None:
     for path in (ROOT / "pipeline_lib" / room).rglob("*.py"):
-        for imported in imports(path):
+        for imported in imports(path, ROOT):
             parts = imported.relative_to(ROOT).parts
             assert parts[0] == "pipeline_lib", f"{path} imports {imported}"
             home = Path(parts[1]).stem
@@ -99,7 +71,7 @@ def test_every_room_is_listed() -> None:
 def test_these_stages_load_without_torch() -> None:
     """Importing torch costs seconds and these stages do not need it."""
     for stage in ("prompts", "calibrate", "report"):
-        for path in closure(ROOT / "stages" / f"{stage}.py"):
+        for path in closure(ROOT / "stages" / f"{stage}.py", ROOT):
             top_level = [n for n in ast.parse(path.read_text()).body if isinstance(n, ast.Import | ast.ImportFrom)]
             names = {a.name for n in top_level if isinstance(n, ast.Import) for a in n.names}
             names |= {n.module or "" for n in top_level if isinstance(n, ast.ImportFrom)}

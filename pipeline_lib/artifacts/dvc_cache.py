@@ -38,23 +38,29 @@ def last_outs(stage: str) -> dict[str, CachedFile]:
     entry = yaml.safe_load(LOCK.read_text(encoding="utf-8")).get("stages", {}).get(stage)
     if entry is None:
         return {}
-    cache = _cache_folder()
+    cache = cache_folder()
     files: dict[str, CachedFile] = {}
     for out in entry["outs"]:
-        cached = _cached(cache, out["md5"])
+        whole = cached(cache, out["md5"])
         if not out["md5"].endswith(".dir"):
-            files[out["path"]] = cached
-        elif cached.path.exists():
-            for member in json.loads(cached.path.read_bytes()):
-                files[f"{out['path']}/{member['relpath']}"] = _cached(cache, member["md5"])
+            files[out["path"]] = whole
+        elif whole.path.exists():
+            for member in json.loads(whole.path.read_bytes()):
+                files[f"{out['path']}/{member['relpath']}"] = cached(cache, member["md5"])
     return {name: file for name, file in files.items() if file.path.exists()}
 
 
-def _cached(cache: Path, md5: str) -> CachedFile:
+def cached(cache: Path, md5: str) -> CachedFile:
+    """Where the cache has what dvc.lock calls by this digest."""
     return CachedFile(cache / "files" / "md5" / md5[:2] / md5[2:], md5.removesuffix(".dir"))
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """Where DVC's cache is.
+
+    Raises:
+        RunError: DVC does not say.
+    """
     result = subprocess.run([sys.executable, "-m", "dvc", "cache", "dir"], capture_output=True, text=True, check=False)
     if result.returncode:
         raise RunError(f"`dvc cache dir` failed: {' '.join(result.stderr.split())}")

@@ -78,8 +78,8 @@ def md5(path: Path) -> str:
 
 
 def dvc_listing(path: Path, digest: Callable[[Path], str] = md5) -> list[dict[str, str]]:
-    """What DVC keeps of a folder: digest and name of each file, in the order of the names."""
-    files = sorted((p.relative_to(path).as_posix(), p) for p in path.rglob("*") if p.is_file())
+    """What DVC keeps of a folder: digest and name of each file, by name; .dvcignore leaves bytecode out."""
+    files = sorted((p.relative_to(path).as_posix(), p) for p in path.rglob("*") if p.is_file() and p.suffix != ".pyc")
     return [{"md5": digest(file), "relpath": name} for name, file in files]
 
 

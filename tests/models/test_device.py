@@ -5,9 +5,11 @@ import torch
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.device import resolve_device
+from pipeline_lib.params.base import read
 from pipeline_lib.params.runtime import Runtime
+from tests.conftest import ROOT
 
-RUNTIME = Runtime(device="cpu", threads=1, workers=0, cache_gib=1.0)
+RUNTIME = read(Runtime, "runtime", ROOT / "params.yaml").model_copy(update={"device": "cpu"})
 
 
 @pytest.mark.parametrize(("tf32", "precision"), [(True, "tf32"), (False, "ieee")])

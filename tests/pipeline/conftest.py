@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from tests.conftest import ROOT, tiny_params
 
@@ -45,7 +46,18 @@ def outs(clone: Path, stage: str) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def finished(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone of the working tree, to be copied, whose pipeline ran once: a recipe, noise, a network."""
-    clone = tmp_path_factory.mktemp("clone") / "repository"
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent  # which the processes of a parallel run have in common
+    with FileLock(shared / "finished.lock"):
+        clone = shared / "finished"
+        if not clone.exists():
+            _finish(world, shared / "unfinished")
+            (shared / "unfinished").rename(clone)
+    return clone
+
+
+def _finish(world: Path, clone: Path) -> None:
     files = run(ROOT, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
     for name in filter(None, files):
         if name.startswith("data/fashion/") and name != "data/fashion/classes.csv":
@@ -71,4 +83,4 @@ def finished(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert repro(clone) == everything
     assert (clone / "data/report/leaderboard.csv").read_text().count("\n") == 1 + 1 + 2 * len(CELLS)
     assert repro(clone) == set(), "a second run has nothing to do"
-    return clone
+    commit(clone, "finished")

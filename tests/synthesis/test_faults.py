@@ -4,6 +4,7 @@ import errno
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -65,8 +66,13 @@ def files() -> dict[str, bytes]:
 
 
 def units() -> dict[Path, int]:
-    """Finished shards and when they were written. A temporary file begins with a dot."""
-    return {p: p.stat().st_mtime_ns for p in Path(".work").glob("synthesize/*/units/[0-9]*.tar")}
+    """Finished shards, those in the journal, and when they were written."""
+    found = {}
+    for journal in Path(".work").glob("synthesize/*/journal.jsonl"):
+        names = re.findall(r'^{"unit": "(\d+\.tar)", .*}$', journal.read_text(), re.MULTILINE)
+        paths = [journal.parent / "units" / name for name in names]
+        found |= {path: path.stat().st_mtime_ns for path in paths if path.exists()}
+    return found
 
 
 def flip(path: Path) -> None:
@@ -86,7 +92,8 @@ def tear_the_journal(path: Path) -> None:
 
 def plant_a_stranger(path: Path) -> None:
     path.with_name("000099.tar").write_bytes(b"not ours")
-    shutil.copy(path, path.with_name(f"{SHARDS - 1:06d}.tar"))  # whole, but of other samples, and not in the journal
+    whole_but_of_other_samples = path.read_bytes()
+    path.with_name(f"{SHARDS - 1:06d}.tar").write_bytes(whole_but_of_other_samples)
 
 
 def leave_be(path: Path) -> None:

@@ -1,0 +1,68 @@
+"""All that an audit looks at, read once."""
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline_lib.artifacts.dvc_cache import cache_folder
+from pipeline_lib.artifacts.provenance import ROOT as PROVENANCE
+from pipeline_lib.errors import InputError
+from pipeline_lib.lineage.graph import Graph
+from pipeline_lib.lineage.hashing import Hasher
+from pipeline_lib.lineage.pipeline import PARAMS, declared_stages, finished_runs
+
+CHECKPOINTS, DATASETS, CALIBRATIONS = "data/quantized", "data/synthetic", "data/calibration"
+
+
+class Repository:
+    """The working directory: what dvc.yaml and params.yaml declare, what dvc.lock records, what lies on the disk."""
+
+    def __init__(self, kinds: Mapping[str, str], *, allow_missing: bool = False) -> None:
+        """kinds: of sources by path, see `Graph`; allow_missing: absent data is no failure."""
+        self.allow_missing = allow_missing
+        self.declared, self.runs = declared_stages(), finished_runs()
+        self.graph = Graph(self.runs, kinds)
+        self.params: dict[str, Any] = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
+        self.hasher = Hasher()
+
+    @cached_property
+    def cache(self) -> Path:
+        """DVC's cache."""
+        return cache_folder()
+
+    def stage_of(self, artifact: str) -> str:
+        """The stage that an artifact, or a stage, is named by.
+
+        Raises:
+            InputError: no finished stage has written it.
+        """
+        path = Path(artifact).as_posix()
+        for candidate in (path, f"{CHECKPOINTS}/{path}"):
+            stage = candidate if candidate in self.runs else self.graph.producer(candidate)
+            if stage is not None:
+                return stage
+        known = ", ".join(out for run in self.runs.values() for out in run.outs if out.startswith(CHECKPOINTS))
+        raise InputError(f"{artifact}: no finished stage of dvc.lock wrote this; checkpoints are {known or 'none'}")
+
+    def checkpoints(self) -> dict[str, str]:
+        """Stage by path of each checkpoint."""
+        return {out: name for name, run in self.runs.items() for out in run.outs if out.startswith(CHECKPOINTS + "/")}
+
+    def provenance(self, stage: str) -> dict[str, Any] | None:
+        """What a run recorded of itself; none where that is absent or no JSON."""
+        for out in self.runs[stage].outs:
+            if out.startswith(f"{PROVENANCE.as_posix()}/"):
+                try:
+                    content = json.loads(Path(out).read_text(encoding="utf-8"))
+                except (FileNotFoundError, json.JSONDecodeError):
+                    return None
+                return content if isinstance(content, dict) else None
+        return None
+
+    def products(self, stage: str) -> dict[str, str]:
+        """Digest by path of what a run wrote, besides its provenance."""
+        return {out: md5 for out, md5 in self.runs[stage].outs.items() if not out.startswith(PROVENANCE.as_posix())}

@@ -1,0 +1,74 @@
+"""What became of a sample, and of a class."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline_lib.artifacts.records import iterate_lines
+from pipeline_lib.errors import InputError
+from pipeline_lib.lineage.repository import CALIBRATIONS, DATASETS, Repository
+
+
+def trace(repository: Repository, key: str) -> dict[str, Any]:
+    """All that is known of one sample: its record, its place, its batch, and what used it.
+
+    `batch` are the samples that were rendered with it, it among them.
+
+    Raises:
+        InputError: no dataset has it.
+    """
+    for dataset in _datasets(repository):
+        place, shard = 0, ""
+        for row in iterate_lines(Path(dataset) / "index.jsonl"):
+            place, shard = (place + 1 if row["shard"] == shard else 0), row["shard"]
+            if row["key"] == key:
+                sets = list(_calibration_sets(repository, key))
+                used = {name for s in sets if s["kept"] for name in repository.graph.descendants(s["stage"])}
+                checkpoints = [path for path, stage in repository.checkpoints().items() if stage in used]
+                where = {
+                    "dataset": dataset,
+                    "place_in_shard": place,
+                    "batch": _batch(repository, dataset, shard, place),
+                }
+                return {**row, **where, "calibration_sets": sets, "checkpoints": checkpoints}
+    raise InputError(f"{key}: no dataset has a sample of this key; `trace --class NAME` lists those of a class")
+
+
+def of_class(repository: Repository, number: int) -> Iterator[dict[str, Any]]:
+    """Key, dataset, prompt and weight of every sample that a class of this index is in."""
+    for dataset in _datasets(repository):
+        for row in iterate_lines(Path(dataset) / "index.jsonl"):
+            if number in row["classes"]:
+                weight = row["weights"][row["classes"].index(number)]
+                yield {"key": row["key"], "dataset": dataset, "prompt": row["prompt"], "weight": weight}
+
+
+def _datasets(repository: Repository) -> list[str]:
+    outs = [out for run in repository.runs.values() for out in run.outs if out.startswith(DATASETS + "/")]
+    return [out for out in outs if Path(out).exists()]
+
+
+def _batch(repository: Repository, dataset: str, shard: str, place: int) -> list[str]:
+    """Keys of the samples that were rendered together with the one at this place of the shard."""
+    stage = repository.graph.producer(dataset)
+    size = repository.runs[stage].params["synthesize"]["batch_size"] if stage else 1
+    rows = (row for row in iterate_lines(Path(dataset) / "index.jsonl") if row["shard"] == shard)
+    return [row["key"] for number, row in enumerate(rows) if number // size == place // size]
+
+
+def _calibration_sets(repository: Repository, key: str) -> Iterator[dict[str, Any]]:
+    for path in sorted(Path(CALIBRATIONS).glob("*/samples.csv")):
+        stage = repository.graph.producer(path.parent.as_posix())
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                if row["key"] == key and stage:
+                    kept, scores = row["kept"] == "True", json.loads(row["scores"])
+                    yield {
+                        "path": path.parent.as_posix(),
+                        "stage": stage,
+                        "kept": kept,
+                        "reason": row["reason"],
+                        "scores": scores,
+                    }
