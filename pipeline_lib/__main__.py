@@ -13,8 +13,10 @@ import typer
 
 from pipeline_lib.artifacts.files import atomic
 from pipeline_lib.errors import InputError, exit_code
-from pipeline_lib.params.base import PARAMS_FILE, read
+from pipeline_lib.params.base import PARAMS_FILE, read, validate
 from pipeline_lib.params.everything import read_everything
+from pipeline_lib.params.runtime import Runtime
+from pipeline_lib.params.synthesize import Synthesize
 from pipeline_lib.params.task import Task
 from pipeline_lib.prompts.vocabulary import read_vocabulary
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+    from pipeline_lib.lineage.checks import Check
     from pipeline_lib.lineage.repository import Repository
 
 PRESETS = Path(__file__).parent / "presets"
@@ -53,10 +56,25 @@ def audit(
     allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Absent data is no failure.")] = False,
     diff: Annotated[str | None, typer.Option(metavar="OTHER", help="Where this other artifact's way parts.")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="What would rerun now, and what that cost last time.")] = False,
+    deep: Annotated[
+        int, typer.Option(metavar="K", help="Render K samples of each dataset again and compare their pixels.")
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Prove where artifacts came from and whether a real image was used. Exit code 1 if a check fails."""
-    raise typer.Exit(exit_code(lambda: _audit(artifact, allow_missing, diff, plan, as_json)))
+    raise typer.Exit(exit_code(lambda: _audit(artifact, allow_missing, diff, plan, deep, as_json)))
+
+
+@app.command()
+def card(checkpoint: Annotated[str, typer.Argument(help="A folder below data/quantized.")]) -> None:
+    """Print a checkpoint's model card, in Markdown."""
+    raise typer.Exit(exit_code(lambda: _card(checkpoint)))
+
+
+@app.command()
+def croissant(dataset: Annotated[str, typer.Argument(help="A folder below data/synthetic.")]) -> None:
+    """Print a dataset's Croissant description, as JSON-LD."""
+    raise typer.Exit(exit_code(lambda: _croissant(dataset)))
 
 
 @app.command()
@@ -175,7 +193,7 @@ def _repository(*, allow_missing: bool = False) -> "Repository":
     return Repository(kinds, allow_missing=allow_missing)
 
 
-def _audit(artifact: str | None, allow_missing: bool, other: str | None, plan: bool, as_json: bool) -> None:
+def _audit(artifact: str | None, allow_missing: bool, other: str | None, plan: bool, deep: int, as_json: bool) -> None:
     from pipeline_lib.lineage import audit as lineage
     from pipeline_lib.lineage import plan as planning
 
@@ -193,7 +211,7 @@ def _audit(artifact: str | None, allow_missing: bool, other: str | None, plan: b
             print(f"{rerun.stage}: {rerun.why}{took}")
         print(f"{len(reruns)} stages, {sum(rerun.seconds or 0 for rerun in reruns):.0f} s the last time")
         return
-    result = lineage.audit(repository, artifact)
+    result = lineage.audit(repository, artifact, [_rerendered(repository, deep)] if deep else [])
     if as_json:
         print(json.dumps(result.to_json(), indent=2))
     else:
@@ -201,6 +219,39 @@ def _audit(artifact: str | None, allow_missing: bool, other: str | None, plan: b
             print(line)
     if result.failed:
         raise typer.Exit(1)
+
+
+def _rerendered(repository: "Repository", count: int) -> "Check":
+    """The check of `--deep`."""
+    from pipeline_lib.lineage.checks import Check, Problem
+    from pipeline_lib.models.device import resolve_device
+    from pipeline_lib.synthesis.verify import rerender
+
+    generator, device = Path(read(Task, "task").generator), resolve_device(read(Runtime, "runtime"))
+    problems, rendered = [], 0
+    for dataset, stage in repository.datasets().items():
+        params = validate(Synthesize, repository.runs[stage].params["synthesize"], "synthesize", Path("dvc.lock"))
+        for key, same in rerender(Path(dataset), generator, params, device, count):
+            rendered += 1
+            if not same:
+                evidence = f"sample {key}, rendered again on {device}, has other pixels than the dataset"
+                problems.append(Problem("FAIL", dataset, evidence, (stage,)))
+    return Check("rendered again", f"{rendered} samples have the pixels of their datasets", problems)
+
+
+def _card(checkpoint: str) -> None:
+    from pipeline_lib.lineage.audit import audit
+    from pipeline_lib.lineage.card import card
+
+    repository = _repository(allow_missing=True)
+    for line in card(repository, Path(checkpoint).as_posix(), audit(repository, checkpoint)):
+        print(line)
+
+
+def _croissant(dataset: str) -> None:
+    from pipeline_lib.lineage.croissant import croissant
+
+    print(json.dumps(croissant(_repository(), Path(dataset).as_posix()), indent=2, ensure_ascii=False))
 
 
 def _trace(key: str | None, class_name: str | None) -> None:

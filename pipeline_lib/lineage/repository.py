@@ -50,7 +50,14 @@ class Repository:
 
     def checkpoints(self) -> dict[str, str]:
         """Stage by path of each checkpoint."""
-        return {out: name for name, run in self.runs.items() for out in run.outs if out.startswith(CHECKPOINTS + "/")}
+        return self._written_below(CHECKPOINTS)
+
+    def datasets(self) -> dict[str, str]:
+        """Stage by path of each dataset that is here."""
+        return {path: stage for path, stage in self._written_below(DATASETS).items() if Path(path).exists()}
+
+    def _written_below(self, folder: str) -> dict[str, str]:
+        return {out: name for name, run in self.runs.items() for out in run.outs if out.startswith(folder + "/")}
 
     def provenance(self, stage: str) -> dict[str, Any] | None:
         """What a run recorded of itself; none where that is absent or no JSON."""

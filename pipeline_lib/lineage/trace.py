@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline_lib.artifacts.records import iterate_lines
 from pipeline_lib.errors import InputError
-from pipeline_lib.lineage.repository import CALIBRATIONS, DATASETS, Repository
+from pipeline_lib.lineage.repository import CALIBRATIONS, Repository
 
 
 def trace(repository: Repository, key: str) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def trace(repository: Repository, key: str) -> dict[str, Any]:
     Raises:
         InputError: no dataset has it.
     """
-    for dataset in _datasets(repository):
+    for dataset in repository.datasets():
         place, shard = 0, ""
         for row in iterate_lines(Path(dataset) / "index.jsonl"):
             place, shard = (place + 1 if row["shard"] == shard else 0), row["shard"]
@@ -38,16 +38,11 @@ def trace(repository: Repository, key: str) -> dict[str, Any]:
 
 def of_class(repository: Repository, number: int) -> Iterator[dict[str, Any]]:
     """Key, dataset, prompt and weight of every sample that a class of this index is in."""
-    for dataset in _datasets(repository):
+    for dataset in repository.datasets():
         for row in iterate_lines(Path(dataset) / "index.jsonl"):
             if number in row["classes"]:
                 weight = row["weights"][row["classes"].index(number)]
                 yield {"key": row["key"], "dataset": dataset, "prompt": row["prompt"], "weight": weight}
-
-
-def _datasets(repository: Repository) -> list[str]:
-    outs = [out for run in repository.runs.values() for out in run.outs if out.startswith(DATASETS + "/")]
-    return [out for out in outs if Path(out).exists()]
 
 
 def _batch(repository: Repository, dataset: str, shard: str, place: int) -> list[str]:

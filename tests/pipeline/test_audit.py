@@ -1,5 +1,6 @@
 """The audit on a finished pipeline that somebody tampers with: the artifact is named, and nothing is written."""
 
+import hashlib
 import json
 import os
 import re
@@ -13,9 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from pipeline_lib.artifacts.files import dvc_digest
+from pipeline_lib.artifacts.files import dvc_digest, sha256
+from pipeline_lib.artifacts.shards import pack_shard, read_shard
 from pipeline_lib.prompts.vocabulary import read_vocabulary
 from tests.conftest import edit_params
 from tests.pipeline.conftest import ENVIRONMENT, commit, repro, run
@@ -349,3 +352,53 @@ def test_clean_lists_and_removes_only_what_is_not_needed(clone: Path) -> None:
     edit_params(Path("params.yaml"), **{"prompts.mixup.seed": 0})
     assert repro(clone) == {"prompts@mixup"}, "the earlier prompts are made anew"
     assert not audit()["failed"]
+
+
+@pytest.mark.usefixtures("clone")
+def test_a_forged_sample_is_found_by_rendering_it_again() -> None:
+    result = audit("--deep", "3")
+    (check,) = (check for check in result["checks"] if check["name"] == "rendered again")
+    assert check["status"] == "OK" and check["evidence"].startswith("3 samples")
+
+    path = writable(DATASET / "000000.tar")
+    samples = [(sample.image, sample.record) for sample in read_shard(path)]
+    forged = samples[0][0].transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    digest = hashlib.sha256(forged.tobytes()).hexdigest()
+    path.write_bytes(pack_shard([(forged, {**samples[0][1], "pixel_sha256": digest}), *samples[1:]]))
+    record = writable(PROVENANCE)
+    dvc_commit("synthesize@mixup")
+    provenance = json.loads(record.read_text())
+    provenance["outs"][str(DATASET)] = dvc_digest(DATASET)
+    record.write_text(json.dumps(provenance))
+    dvc_commit("synthesize@mixup")
+    assert ("provenance", "FAIL", str(DATASET)) not in problems(audit()), "whoever forges that too goes unseen"
+    assert ("rendered again", "FAIL", str(DATASET)) in problems(audit("--deep", "3"))
+
+
+@pytest.mark.usefixtures("clone")
+def test_croissant_is_valid_and_readable() -> None:
+    code, text = command("croissant", str(DATASET))
+    assert code == 0, text
+    path = DATASET.parent / "croissant.json"
+    described = json.loads(text)
+    digests = {entry["@id"]: entry["sha256"] for entry in described["distribution"]}
+    assert digests == {p.name: sha256(p) for p in DATASET.iterdir()}
+    (DATASET / path.name).write_text(text)
+    import mlcroissant
+
+    dataset = mlcroissant.Dataset(jsonld=DATASET / path.name)
+    rows = list(dataset.records("samples"))
+    assert [row["samples/key"] for row in rows] == [f"mixup-{i:06d}".encode() for i in range(24)]
+    assert not dataset.metadata.issues.errors
+    assert command("croissant", "data/quantized")[0] == 2
+
+
+@pytest.mark.usefixtures("clone")
+def test_model_card() -> None:
+    code, text = command("card", str(CHECKPOINT))
+    assert code == 0, text
+    assert "`resnet18` of timm" in text
+    assert "generator weights: `world/generator`" in text
+    assert "**Real images upstream: none.** Checks: OK: 15." in text
+    assert "| reconstructed | " in text
+    assert command("card", str(DATASET))[0] == 2
