@@ -133,6 +133,7 @@ def write_report(data: Path, axes: Axes, params: Report, out: Path) -> dict[str,
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         board=board,
+        axes=axes,
         parts=parts,
         grids=grids,
         summary=summarise(board),

@@ -175,3 +175,9 @@ def test_metrics_of_another_form_are_an_input_error(data: Path) -> None:
 
 def test_bad_images_are_counted(report: Path) -> None:
     assert "Left out: 2 blank, 1 duplicate." in (report / "index.html").read_text()
+
+
+def test_lineage_says_which_sources_are_data_free(report: Path) -> None:
+    page = (report / "index.html").read_text()
+    rows = re.findall(r"<tr><th>(\w+)</th>\s*<td>[^<]*→ calibration set</td>\s*<td>([^<]*)</td>", page)
+    assert rows == [(source, "none") for source in AXES.sources]
