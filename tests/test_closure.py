@@ -22,7 +22,8 @@ MAY_IMPORT = {
     "quantization": {"params", "artifacts", "models", "fakequant"},
     "evaluation": {"params", "artifacts", "models", "quantization"},
     "report": {"params", "artifacts"},
-    "lineage": {"artifacts"},
+    "lineage": {"params", "artifacts", "synthesis"},
+    "commands": {"params", "artifacts", "prompts", "synthesis", "models", "fakequant", "lineage", "bench"},
 }
 GROUND = {"errors", "progress"}  # modules that every room may import
 

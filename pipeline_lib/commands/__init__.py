@@ -1,0 +1,1 @@
+"""What `python -m pipeline_lib` can be asked for."""

@@ -1,0 +1,143 @@
+"""Commands on where artifacts came from."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline_lib.commands.guarded import guarded
+from pipeline_lib.errors import InputError
+from pipeline_lib.lineage import audit as lineage
+from pipeline_lib.lineage import plan as planning
+from pipeline_lib.lineage import trace as tracing
+from pipeline_lib.lineage.card import card as model_card
+from pipeline_lib.lineage.checks import Check, Problem
+from pipeline_lib.lineage.croissant import croissant as describe_dataset
+from pipeline_lib.lineage.orphans import orphans
+from pipeline_lib.lineage.repository import Repository
+from pipeline_lib.params.base import read, validate
+from pipeline_lib.params.runtime import Runtime
+from pipeline_lib.params.synthesize import Synthesize
+from pipeline_lib.params.task import Task
+from pipeline_lib.prompts.vocabulary import read_vocabulary
+
+app = typer.Typer()
+
+
+@app.command()
+@guarded
+def audit(
+    artifact: Annotated[str | None, typer.Argument(help="A path or stage; none: all of the pipeline.")] = None,
+    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Absent data is no failure.")] = False,
+    diff: Annotated[str | None, typer.Option(metavar="OTHER", help="Where this other artifact's way parts.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="What would rerun now, and what that cost last time.")] = False,
+    deep: Annotated[
+        int, typer.Option(metavar="K", help="Render K samples of each dataset again and compare their pixels.")
+    ] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Prove where artifacts came from and whether a real image was used. Exit code 1 if a check fails."""
+    repository = _repository(allow_missing=allow_missing)
+    if diff is not None:
+        if artifact is None:
+            raise InputError("--diff OTHER compares with an artifact; name that too")
+        for line in planning.difference(repository, artifact, diff):
+            print(line)
+        return
+    if plan:
+        reruns = planning.plan(repository)
+        for rerun in reruns:
+            took = "" if rerun.seconds is None else f"  ({rerun.seconds:.0f} s the last time)"
+            print(f"{rerun.stage}: {rerun.why}{took}")
+        print(f"{len(reruns)} stages, {sum(rerun.seconds or 0 for rerun in reruns):.0f} s the last time")
+        return
+    result = lineage.audit(repository, artifact, [_rerendered(repository, deep)] if deep else [])
+    if as_json:
+        print(json.dumps(result.to_json(), indent=2))
+    else:
+        for line in lineage.describe(repository, result, artifact):
+            print(line)
+    if result.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+@guarded
+def trace(
+    key: Annotated[str | None, typer.Argument(help="A sample, such as mixup-000017.")] = None,
+    class_name: Annotated[str | None, typer.Option("--class", help="List the samples of a class instead.")] = None,
+) -> None:
+    """All that is known of a rendered sample, as JSON: prompt, seed, place, batch, and the checkpoints that used it."""
+    if (key is None) == (class_name is None):
+        raise InputError("trace: expected a KEY, or --class NAME")
+    repository = _repository()
+    if key is not None:
+        print(json.dumps(tracing.trace(repository, key), indent=2, ensure_ascii=False))
+        return
+    names = [entry.name for entry in read_vocabulary(Path(read(Task, "task").classes))]
+    if class_name not in names:
+        raise InputError(f"--class: no {class_name!r}; there are {', '.join(names)}")
+    rows = list(tracing.of_class(repository, names.index(class_name)))
+    for row in rows:
+        print(json.dumps(row, ensure_ascii=False))
+    print(f"{len(rows)} samples", file=sys.stderr)
+
+
+@app.command()
+@guarded
+def card(checkpoint: Annotated[str, typer.Argument(help="A folder below data/quantized.")]) -> None:
+    """Print a checkpoint's model card, in Markdown."""
+    repository = _repository(allow_missing=True)
+    for line in model_card(repository, Path(checkpoint).as_posix(), lineage.audit(repository, checkpoint)):
+        print(line)
+
+
+@app.command()
+@guarded
+def croissant(dataset: Annotated[str, typer.Argument(help="A folder below data/synthetic.")]) -> None:
+    """Print a dataset's Croissant description, as JSON-LD."""
+    print(json.dumps(describe_dataset(_repository(), Path(dataset).as_posix()), indent=2, ensure_ascii=False))
+
+
+@app.command()
+@guarded
+def clean(yes: Annotated[bool, typer.Option("--yes", help="Remove them.")] = False) -> None:
+    """List work directories and cached objects that no run needs any more."""
+    found = orphans(_repository())
+    for orphan in found:
+        print(f"{orphan.bytes / 2**20:10.2f} MiB  {orphan.path}  ({orphan.what})")
+        if yes:
+            orphan.remove()
+    total = sum(orphan.bytes for orphan in found) / 2**20
+    print(f"{len(found)} orphans, {total:.2f} MiB, {'removed' if yes else 'kept; --yes removes them'}")
+
+
+def _repository(*, allow_missing: bool = False) -> Repository:
+    task = read(Task, "task")
+    kinds = {
+        task.classes: "text",
+        task.generator: "generator weights",
+        task.classifiers: "classifier weights",
+        task.labelled: "labelled images",
+        task.real: "real calibration images",
+    }
+    return Repository(kinds, allow_missing=allow_missing)
+
+
+def _rerendered(repository: Repository, count: int) -> Check:
+    """The check of `--deep`."""
+    from pipeline_lib.lineage.rerender import rerender
+    from pipeline_lib.models.device import resolve_device
+
+    generator, device = Path(read(Task, "task").generator), resolve_device(read(Runtime, "runtime"))
+    problems, rendered = [], 0
+    for dataset, stage in repository.datasets().items():
+        params = validate(Synthesize, repository.runs[stage].params["synthesize"], "synthesize", Path("dvc.lock"))
+        for key, same in rerender(Path(dataset), generator, params, device, count):
+            rendered += 1
+            if not same:
+                evidence = f"sample {key}, rendered again on {device}, has other pixels than the dataset"
+                problems.append(Problem("FAIL", dataset, evidence, (stage,)))
+    return Check("rendered again", f"{rendered} samples have the pixels of their datasets", problems)
