@@ -129,9 +129,9 @@ class WorkDirectory:
         shutil.rmtree(self.path)
 
     def publish(self, out: Path, units: Iterable[str]) -> None:
-        """Make these units the stage's out and keep them here as well, as hard links where the file system has them.
+        """Make these units the stage's out and keep them here as well, by hard links where the file system has them.
 
-        A kill before DVC has taken the out into its cache, which for a large one takes a while, then loses nothing.
+        A kill before DVC has copied the out into its cache, which for a large one takes a while, then loses nothing.
         """
         with atomic_directory(out) as folder:
             for unit in units:
