@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from pipeline_lib.artifacts.files import dvc_digest, sha256
+from pipeline_lib.artifacts.records import read_lines, write_lines
 from pipeline_lib.artifacts.shards import pack_shard, read_shard
 from pipeline_lib.prompts.vocabulary import read_vocabulary
 from tests.conftest import edit_params
@@ -402,3 +404,37 @@ def test_model_card() -> None:
     assert "**Real images upstream: none.** Checks: OK: 15." in text
     assert "| reconstructed | " in text
     assert command("card", str(DATASET))[0] == 2
+
+
+def measured_audit() -> tuple[float, int]:
+    """Seconds and peak memory in MiB of an audit of the dataset."""
+    began = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline_lib", "audit", str(DATASET)], env=ENVIRONMENT, stdout=subprocess.DEVNULL
+    )
+    _, _, usage = os.wait4(process.pid, 0)
+    return time.monotonic() - began, usage.ru_maxrss >> 10
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("clone")
+def test_a_hundred_thousand_samples_take_no_more_memory() -> None:
+    small, (row, *_) = measured_audit(), read_lines(DATASET / "index.jsonl")
+    pixels = np.random.default_rng(0).integers(0, 256, (128, 64, 64, 3), dtype=np.uint8)
+    shutil.rmtree(DATASET)
+    DATASET.mkdir()
+    index = []
+    for number in range(782):
+        records = [{**row, "key": f"mixup-{128 * number + i:06d}"} for i in range(128)]
+        name = f"{number:06d}.tar"
+        (DATASET / name).write_bytes(pack_shard(zip(map(Image.fromarray, pixels), records, strict=True)))
+        index += [{**record, "shard": name} for record in records]
+    write_lines(DATASET / "index.jsonl", index)
+    dvc_commit("synthesize@mixup")
+    size = sum(path.stat().st_size for path in DATASET.iterdir()) >> 20
+    large = measured_audit()
+    print(
+        f"\n24 samples: {small[0]:.1f} s, {small[1]} MiB; {len(index)} samples, {size} MiB and as much in DVC's cache: "
+    )
+    print(f"{large[0]:.1f} s, {large[1]} MiB")
+    assert large[1] - small[1] < 64
