@@ -61,7 +61,7 @@ def test_missing_key_section_and_file(path: Path) -> None:
     path.write_text(yaml.safe_dump(content))
     with pytest.raises(InputError, match=r"missing key `synthesize.steps`"):
         read(Synthesize, "synthesize", path)
-    with pytest.raises(InputError, match=r"no key `prompts.triple`; there is single, mixup|mixup, single"):
+    with pytest.raises(InputError, match=r"no key `prompts.triple`; there is .*single"):
         read(Recipe, "prompts.triple", path)
     with pytest.raises(InputError, match="preset default"):
         read(Synthesize, "synthesize", path.with_name("absent.yaml"))
