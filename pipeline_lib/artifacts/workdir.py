@@ -23,6 +23,18 @@ def work_root() -> Path:
     return Path(os.environ.get("DVC_ROOT", ".")) / ".work"
 
 
+def at_work(folder: Path) -> bool:
+    """Whether a run, of the whole or of a part, holds this work directory."""
+    for path in folder.parent.glob(f"{folder.name}*.lock"):
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        lock.release()
+    return False
+
+
 class WorkDirectory:
     """Units of work that survive a kill: `.work/<stage>/<fingerprint of identity>/`.
 

@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from pipeline_lib.artifacts.dvc_cache import cached
-from pipeline_lib.artifacts.workdir import work_root
+from pipeline_lib.artifacts.workdir import at_work, work_root
 from pipeline_lib.lineage.repository import Repository
 
 
@@ -42,12 +40,8 @@ def orphans(repository: Repository) -> list[Orphan]:
 def _work() -> Iterator[Orphan]:
     for identity in sorted(work_root().glob("*/*/identity.json")):
         folder = identity.parent
-        lock = FileLock(folder.with_name(folder.name + ".lock"))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            continue  # at work
-        lock.release()
+        if at_work(folder):
+            continue
         units = [path for path in folder.rglob("*") if path.is_file()]
         what = "finished and published" if (folder / "published").exists() else f"unfinished work, {len(units)} files"
         yield Orphan(folder, sum(path.stat().st_size for path in units), what)

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline_lib.artifacts.files import atomic, atomic_directory
 from pipeline_lib.artifacts.fingerprints import digest_path, fingerprint, seed_of
-from pipeline_lib.artifacts.workdir import WorkDirectory
+from pipeline_lib.artifacts.workdir import WorkDirectory, at_work
 from pipeline_lib.errors import InputError
 
 
@@ -112,3 +112,18 @@ def test_fingerprints(tmp_path: Path) -> None:
     assert digest_path(tmp_path / "folder") != before
     assert seed_of("n", 0, "k") != seed_of("n", 1, "k")
     assert 0 <= seed_of("n", 0, "k") < 2**63
+
+
+def test_parts_run_side_by_side_and_are_at_work() -> None:
+    with WorkDirectory.locked("stage", {}, part="0-1") as one, WorkDirectory.locked("stage", {}, part="2-3") as other:
+        write(one, "a", b"1")
+        write(other, "b", b"2")
+        assert at_work(one.path)
+        with pytest.raises(InputError, match="another run"), WorkDirectory.locked("stage", {}):
+            pass
+    assert not at_work(one.path)
+    with WorkDirectory.locked("stage", {}) as whole:
+        assert whole.done("a") and whole.done("b")
+        assert at_work(whole.path)
+        with pytest.raises(InputError, match="another run"), WorkDirectory.locked("stage", {}, part="0-1"):
+            pass
