@@ -19,7 +19,10 @@ class Axes(Section):
     """The lists that dvc.yaml's matrix runs over."""
 
     recipes: list[str]
+    treated: list[str]  # recipes whose images are calibrated on after each of the treatments
+    treatments: list[str]
     noise: list[str]
+    distilled: list[str]
     real: list[str]
     sources: list[str]
     models: list[str]
@@ -27,9 +30,16 @@ class Axes(Section):
 
     @model_validator(mode="after")
     def _sources_are_the_union(self) -> "Axes":
-        expected = {*self.recipes, *self.noise, *self.real}
+        for axis, name in ((self.noise, "noise"), (self.distilled, "distilled"), (self.real, "real")):
+            if not set(axis) <= {name}:
+                raise ValueError(f"{name} is [{name}] or []")
+        if not set(self.treated) <= set(self.recipes):
+            raise ValueError("treated names recipes, and each must stand in recipes")
+        treated = {f"{recipe}-{treatment}" for recipe in self.treated for treatment in self.treatments}
+        expected = {*self.recipes, *treated, *self.noise, *self.distilled, *self.real}
         if set(self.sources) != expected:
-            raise ValueError(f"sources must be those of recipes, noise and real together: {sorted(expected)}")
-        if not set(self.noise) <= {"noise"} or not set(self.real) <= {"real"}:
-            raise ValueError("noise is [noise] or [], real is [real] or []")
+            raise ValueError(
+                "sources must be recipes, noise, distilled, real and RECIPE-TREATMENT for all treated recipes and "
+                f"treatments: {sorted(expected)}"
+            )
         return self

@@ -19,7 +19,10 @@ from pipeline_lib.report.page import write_report
 
 AXES = Axes(
     recipes=["mixup"],
+    treated=[],
+    treatments=[],
     noise=["noise"],
+    distilled=[],
     real=[],
     sources=["mixup", "noise"],
     models=["resnet", "vit"],
