@@ -12,6 +12,7 @@ class Recipe(Section):
 
     strategy: Literal["single", "mixup"]
     classes_per_prompt: Annotated[int, Field(ge=1, le=8)]  # 1 for single, 2 or more for mixup
+    pairs: Literal["uniform", "similar", "dissimilar"]  # which classes meet, by the generator's text embeddings
     fusion: Literal[
         "text", "embedding"
     ]  # one prompt names all classes, or a prompt a class, whose embeddings are mixed
@@ -36,4 +37,6 @@ class Recipe(Section):
             raise ValueError(f"classes_per_prompt is {self.classes_per_prompt}; single takes 1, mixup 2 or more")
         if self.fusion == "embedding" and self.strategy == "single":
             raise ValueError("fusion is embedding; a single class has nothing to fuse, set it to text")
+        if self.pairs != "uniform" and self.strategy == "single":
+            raise ValueError(f"pairs is {self.pairs}; a single class meets no other, set it to uniform")
         return self

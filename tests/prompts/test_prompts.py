@@ -3,19 +3,24 @@
 import itertools
 import math
 import random
+import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline_lib.artifacts.records import read_lines
 from pipeline_lib.errors import InputError
 from pipeline_lib.params.base import read
 from pipeline_lib.params.prompts import Recipe
-from pipeline_lib.prompts.strategies import class_groups, fuse, write_prompts
+from pipeline_lib.prompts.similarity import text_similarities
+from pipeline_lib.prompts.strategies import class_groups, fuse, groups_by_similarity, write_prompts
 from pipeline_lib.prompts.vocabulary import ClassName, read_vocabulary
-from tests.conftest import ROOT
+from tests.conftest import ROOT, edit_params
 
 FASHION = ROOT / "data/fashion/classes.csv"
 
@@ -89,3 +94,36 @@ def test_more_classes_than_there_are() -> None:
     recipe = read(Recipe, "prompts.mixup", ROOT / "params.yaml").model_copy(update={"classes_per_prompt": 3})
     with pytest.raises(InputError, match="there are 2 classes"):
         list(write_prompts("mixup", recipe, [ClassName("bag", ""), ClassName("coat", "")]))
+
+
+def test_pairs_by_similarity_meet_their_neighbours_and_stay_balanced() -> None:
+    positions = np.arange(10)  # classes on a line: the nearer, the more alike
+    similarities = -np.abs(positions[:, None] - positions).astype(float)
+    for near, distances in ((True, {1, 2, 3}), (False, set(range(4, 10)))):
+        groups = list(itertools.islice(groups_by_similarity(similarities, 2, near, random.Random(0)), 500))
+        assert {abs(a - b) for a, b in groups} <= distances
+        appeared = Counter(itertools.chain.from_iterable(groups))
+        assert min(appeared.values()) >= 60, "of 100 appearances a class"
+        assert list(itertools.islice(groups_by_similarity(similarities, 2, near, random.Random(0)), 50)) == groups[:50]
+
+
+def test_the_generators_text_encoder_knows_what_is_alike() -> None:
+    names = [entry.name for entry in read_vocabulary(FASHION)]
+    texts = [f"a photo of a {name}" for name in names]
+    similarities = text_similarities(ROOT / "data/fashion/generator", texts)
+    assert np.allclose(np.diag(similarities), 1) and np.allclose(similarities, similarities.T)
+    similar = {name: similarities[names.index("shirt"), i] for i, name in enumerate(names)}
+    assert similar["t-shirt"] > similar["sneaker"]
+
+
+def test_recipes_of_pairs(workspace: Path, stage: Callable[..., int]) -> None:
+    edit_params(workspace / "params.yaml", **{"task.generator": str(ROOT / "data/fashion/generator")})
+    texts = {}
+    for name in ("similar", "dissimilar"):
+        assert stage("prompts", name) == 0
+        texts[name] = {row["prompt"] for row in read_lines(workspace / f"data/prompts/{name}.jsonl")}
+    assert not texts["similar"] & texts["dissimilar"]
+    shutil.rmtree(workspace / "world/generator/text_encoder")
+    edit_params(workspace / "params.yaml", **{"task.generator": "world/generator"})
+    assert stage("prompts", "similar") == 2
+    assert stage("prompts", "mixup") == 0, "uniform pairs need no text encoder"
