@@ -14,7 +14,7 @@ from pipeline_lib.artifacts.files import atomic_directory
 from pipeline_lib.artifacts.fingerprints import seed_of
 from pipeline_lib.artifacts.records import write_json
 from pipeline_lib.errors import InputError
-from pipeline_lib.evaluation.gap import unit_losses
+from pipeline_lib.evaluation.gap import generalization_gap
 from pipeline_lib.evaluation.labelled import labelled_images
 from pipeline_lib.evaluation.metrics import Indices, summarise
 from pipeline_lib.models.card import read_card
@@ -26,7 +26,6 @@ from pipeline_lib.params.evaluate import Evaluate
 from pipeline_lib.quantization.attach import fold
 from pipeline_lib.quantization.checkpoint import load_quantized
 from pipeline_lib.quantization.quantize import BLOCKS, MODEL, NEAREST, read_images
-from pipeline_lib.quantization.reconstruction import NETWORK
 
 METRICS, PREDICTIONS, GAP = "metrics.json", "predictions.csv", "gap.csv"
 Batch = tuple[list[str], Pixels, Indices]
@@ -153,17 +152,12 @@ def _gap(
     loaded = load_classifier(classifier)
     fold(loaded.network, tuple(loaded.data_config["input_size"]))
     reference = place(loaded.network, device)
-    units = [unit for unit in pd.read_csv(quantized / BLOCKS)["unit"] if unit != NETWORK]
-    writers = [unit.split("+")[-1] for unit in units]  # the last module of each unit
+    units = pd.read_csv(quantized / BLOCKS)["unit"].tolist()
     normalise, size, seen = Normaliser(loaded.data_config, device), params.batch_size, read_images(preview)
-    count = len(seen)
-    unseen = np.concatenate([p for _, p, _ in islice(batches(labelled, loaded.data_config, params), -(-count // size))])
-    sets = {"calibration": seen, "labelled": unseen[:count]}
-    losses = {
-        name: unit_losses(reference, network, writers, [normalise(x[i : i + size]) for i in range(0, len(x), size)])
-        for name, x in sets.items()
-    }
-    return pd.DataFrame({"unit": units, **losses})
+    unseen = np.concatenate(
+        [p for _, p, _ in islice(batches(labelled, loaded.data_config, params), -(-len(seen) // size))]
+    )
+    return generalization_gap(reference, network, units, seen, unseen, normalise, size)
 
 
 def _write_predictions(path: Path, keys: list[str], labels: Indices, predicted: dict[str, Indices]) -> None:

@@ -2,10 +2,33 @@
 
 from collections.abc import Sequence
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from pipeline_lib.models.normalise import Normaliser
+from pipeline_lib.models.preprocessing import Pixels
+from pipeline_lib.quantization.reconstruction import NETWORK
 from pipeline_lib.quantization.step import reconstruction_error
+
+
+def generalization_gap(
+    reference: nn.Module,
+    quantized: nn.Module,
+    units: Sequence[str],
+    seen: Pixels,
+    unseen: Pixels,
+    normalise: Normaliser,
+    batch_size: int,
+) -> pd.DataFrame:
+    """A row a unit of blocks.csv: its loss on calibration images and on as many labelled ones, uint8 (n, h, w, 3)."""
+    names = [unit for unit in units if unit != NETWORK]
+    writers = [name.split("+")[-1] for name in names]  # the last module of each unit
+    losses = {}
+    for name, pixels in (("calibration", seen), ("labelled", unseen[: len(seen)])):
+        batches = [normalise(pixels[i : i + batch_size]) for i in range(0, len(pixels), batch_size)]
+        losses[name] = unit_losses(reference, quantized, writers, batches)
+    return pd.DataFrame({"unit": names, **losses})
 
 
 @torch.inference_mode()

@@ -6,11 +6,13 @@ from typing import Any
 from pipeline_lib.errors import InputError
 from pipeline_lib.params.base import PARAMS_FILE, Section, load, validate
 from pipeline_lib.params.calibrate import Calibrate
+from pipeline_lib.params.choose import Choose
 from pipeline_lib.params.evaluate import Evaluate
 from pipeline_lib.params.prompts import Recipe
 from pipeline_lib.params.reconstruct import Method, Precision, Reconstruct
 from pipeline_lib.params.report import Report
 from pipeline_lib.params.runtime import Runtime
+from pipeline_lib.params.study import Study
 from pipeline_lib.params.synthesize import Synthesize
 from pipeline_lib.params.task import Axes, Task
 
@@ -26,8 +28,10 @@ class Params(Section):
     precisions: dict[str, Precision]
     methods: dict[str, Method]
     reconstruct: Reconstruct
+    choose: Choose
     evaluate: Evaluate
     report: Report
+    study: Study
     runtime: Runtime
 
 

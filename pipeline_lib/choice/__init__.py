@@ -1,0 +1,1 @@
+"""Which source to calibrate on, without labels or real images."""

@@ -1,0 +1,9 @@
+"""Section `choose`."""
+
+from pipeline_lib.params.base import Section
+
+
+class Choose(Section):
+    """Which source's networks are delivered."""
+
+    calibration: str  # auto, or a source of axes

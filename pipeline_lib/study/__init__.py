@@ -1,0 +1,1 @@
+"""Sources of calibration images against each other, over replicates and domains."""

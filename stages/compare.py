@@ -1,0 +1,20 @@
+"""Compare the sources of a study."""
+
+from pathlib import Path
+
+from pipeline_lib.artifacts.provenance import recorded
+from pipeline_lib.params.base import read
+from pipeline_lib.params.study import Study
+from pipeline_lib.study.compare import compare
+from stages.command import run
+
+
+def main() -> None:
+    """Write data/comparison/: means.csv, comparisons.csv and ranking.csv, from the cells in data/study/."""
+    out = Path("data/comparison")
+    with recorded("compare", "comparison", ("pandas", "scipy"), [out]) as facts:
+        facts |= compare(Path("data/study"), read(Study, "study"), out)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,53 @@
+"""Quantize on one source, replicate by replicate, and measure: one row of cells of the study."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline_lib.artifacts.provenance import recorded
+from pipeline_lib.models.device import resolve_device
+from pipeline_lib.params.base import read
+from pipeline_lib.params.distil import Distil
+from pipeline_lib.params.evaluate import Evaluate
+from pipeline_lib.params.reconstruct import Method, Precision, Reconstruct
+from pipeline_lib.params.runtime import Runtime
+from pipeline_lib.params.study import Study
+from pipeline_lib.params.treatments import Treatment
+from pipeline_lib.study.cells import Quantization, run_cells
+from pipeline_lib.study.sets import Source
+from stages.command import run
+
+
+def main(
+    source: Annotated[str, typer.Argument(help="A recipe, or noise, distilled or real.")],
+    domain: Annotated[str, typer.Argument(help="A folder below `study.world`'s classifiers and test.")],
+    model: Annotated[str, typer.Argument(help="A classifier of the domain.")],
+    treatment: Annotated[str, typer.Option(help="A key of `treatments`: what is done to the recipe's images.")] = "",
+) -> None:
+    """Write data/study/SOURCE-DOMAIN-MODEL/: every precision and replicate. A killed run continues at the next cell."""
+    study, params, runtime = read(Study, "study"), read(Reconstruct, "reconstruct"), read(Runtime, "runtime")
+    world, name = Path(study.world), f"{source}-{treatment}" if treatment else source
+    out = Path("data/study") / f"{name}-{domain}-{model}"
+    images = Source(
+        name=source,
+        treatment=read(Treatment, f"treatments.{treatment}") if treatment else None,
+        distil=read(Distil, "distil"),
+        synthetic=Path("data/synthetic"),
+        real=world / "real" / f"{domain}.tar",
+        classifier=world / "classifiers" / domain / model,
+    )
+    how = Quantization(
+        precisions={p: read(Precision, f"precisions.{p}") for p in study.cells.precisions},
+        reconstruct=params,
+        methods={f: read(Method, f"methods.{m}") for f, m in (("cnn", params.cnn), ("vit", params.vit))},
+        evaluate=read(Evaluate, "evaluate"),
+        cache_gib=runtime.cache_gib,
+    )
+    device = resolve_device(runtime, tf32=params.tf32)
+    with recorded("study", out.name, ("torch", "timm", "scipy"), [out]) as facts:
+        facts |= run_cells(images, world / "test" / domain, how, study.cells, device, out)
+
+
+if __name__ == "__main__":
+    run(main)
