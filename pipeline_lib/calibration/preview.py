@@ -1,5 +1,6 @@
 """A few images of a calibration set, for stages that only look at it: they then do without the whole."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -7,18 +8,22 @@ import pandas as pd
 
 from pipeline_lib.artifacts.files import atomic_directory
 from pipeline_lib.artifacts.records import write_json
-from pipeline_lib.calibration.assemble import IMAGES, SAMPLES
+from pipeline_lib.calibration.written import DROPPED, IMAGES, SAMPLES, kind
 
 SUMMARY = "summary.json"
 
 
 def write_preview(calibration: Path, count: int, out: Path) -> None:
-    """Write `out`: the first `count` images and their rows, and how many of all were left out for which reason."""
-    images = np.load(calibration / IMAGES, mmap_mode="r")
+    """Write `out`: the first `count` images, the dropped ones, and how many of all were left out for which reason.
+
+    samples.csv has the rows of the images, followed by those of the dropped ones.
+    """
+    images, dropped = (np.load(calibration / name, mmap_mode="r") for name in (IMAGES, DROPPED))
     rows = pd.read_csv(calibration / SAMPLES, keep_default_na=False)
-    left_out = rows.loc[~rows["kept"], "reason"].value_counts(sort=False).sort_index()
+    kept, left_out = rows[rows["kept"]], rows[~rows["kept"]]
     with atomic_directory(out) as folder:
         np.save(folder / IMAGES, images[:count])
-        rows[rows["kept"]].head(count).to_csv(folder / SAMPLES, index=False)
-        counts = {str(reason): int(number) for reason, number in left_out.items()}
-        write_json(folder / SUMMARY, {"images": len(images), "left_out": counts})
+        np.save(folder / DROPPED, dropped)
+        pd.concat([kept.head(count), left_out.head(len(dropped))]).to_csv(folder / SAMPLES, index=False)
+        counts = Counter(map(kind, left_out["reason"]))
+        write_json(folder / SUMMARY, {"images": len(images), "left_out": dict(sorted(counts.items()))})

@@ -7,6 +7,7 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.params.base import PARAMS_FILE, Section, load, validate
 from pipeline_lib.params.calibrate import Calibrate
 from pipeline_lib.params.choose import Choose
+from pipeline_lib.params.distil import Distil
 from pipeline_lib.params.evaluate import Evaluate
 from pipeline_lib.params.prompts import Recipe
 from pipeline_lib.params.reconstruct import Method, Precision, Reconstruct
@@ -15,6 +16,7 @@ from pipeline_lib.params.runtime import Runtime
 from pipeline_lib.params.study import Study
 from pipeline_lib.params.synthesize import Synthesize
 from pipeline_lib.params.task import Axes, Task
+from pipeline_lib.params.treatments import Treatment
 
 
 class Params(Section):
@@ -25,6 +27,8 @@ class Params(Section):
     prompts: dict[str, Recipe]
     synthesize: Synthesize
     calibrate: Calibrate
+    treatments: dict[str, Treatment]
+    distil: Distil
     precisions: dict[str, Precision]
     methods: dict[str, Method]
     reconstruct: Reconstruct
@@ -36,13 +40,12 @@ class Params(Section):
 
 
 def read_everything(path: Path = PARAMS_FILE) -> Params:
-    """Validate the file as a whole: each section, and that the axes name recipes and precisions that are defined."""
+    """Validate the file as a whole: each section, and that the axes name what is defined."""
     content: dict[str, Any] = load(path)
     params = validate(Params, content, "", path)
-    for axis, defined in (("recipes", params.prompts), ("precisions", params.precisions)):
-        missing = [name for name in getattr(params.axes, axis) if name not in defined]
+    for axis, section in (("recipes", "prompts"), ("treatments", "treatments"), ("precisions", "precisions")):
+        missing = [name for name in getattr(params.axes, axis) if name not in getattr(params, section)]
         if missing:
-            section = "prompts" if axis == "recipes" else "precisions"
             raise InputError(f"{path}: axes.{axis} names {', '.join(missing)}, absent from `{section}`")
     for family in ("cnn", "vit"):
         method = getattr(params.reconstruct, family)

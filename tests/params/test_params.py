@@ -41,8 +41,12 @@ def test_params_file_is_the_default_preset() -> None:
         ("prompts.mixup.classes_per_prompt", 1, "mixup 2 or more"),
         ("prompts.single.templates", ["no place"], "exactly one {}"),
         ("precisions.w2a4.weight_bits", 1, "greater than or equal to 2"),
-        ("axes.sources", ["noise"], "recipes, noise, distilled, real"),
+        ("axes.sources", ["noise"], "sources must be recipes, noise, distilled, real"),
         ("axes.precisions", ["w9a9"], "axes.precisions names w9a9"),
+        ("treatments.filtered.energy", 1.0, "less than 1"),
+        ("treatments.filtered.mix", "blend", "'none', 'mixup' or 'cutmix'"),
+        ("axes.treatments", ["sharpened"], "axes.treatments names sharpened, absent from `treatments`"),
+        ("distil.batch_size", 1, "greater than or equal to 2"),
         ("runtime.device", "tpu", "'auto', 'cpu' or 'cuda'"),
     ],
 )

@@ -1,0 +1,115 @@
+"""Images optimised for a network, from noise: no generator and no prompt."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline_lib.artifacts.fingerprints import seed_of
+from pipeline_lib.calibration.entropy import patch_entropy
+from pipeline_lib.calibration.layers import Seen, attentions, batch_norms, watched
+from pipeline_lib.calibration.written import row, write_set
+from pipeline_lib.errors import InputError
+from pipeline_lib.models.card import read_card
+from pipeline_lib.models.classifier import load_classifier
+from pipeline_lib.models.device import place
+from pipeline_lib.models.preprocessing import Pixels
+from pipeline_lib.params.distil import Distil
+from pipeline_lib.progress import ProgressBar
+
+SMOOTHNESS = 0.05  # weight of the total variation; our reading
+
+
+def distil(classifier: Path, params: Distil, count: int, seed: int, device: torch.device, out: Path) -> dict[str, Any]:
+    """Write `out` as `assemble` does: images.npy, uint8 (count, h, w, 3), dropped.npy (none), samples.csv.
+
+    Image i is optimised for class i modulo the number of classes, from Gaussian noise of `seed`, together with the
+    others of its batch. Returns facts for the provenance.
+
+    Raises:
+        InputError: no classifier in its folder, or one with neither batch norm nor attention over all tokens.
+    """
+    loaded, total = load_classifier(classifier), read_card(classifier).num_classes
+    network = place(loaded.network, device)
+    if not batch_norms(network) and not attentions(network):
+        raise InputError(
+            f"{classifier}: has neither batch norm nor attention over all tokens, so there is nothing to distil from; "
+            "leave it out of `axes.models`, or set `axes.distilled` to [] in params.yaml"
+        )
+    keys, labels = [f"distilled-{i:06d}" for i in range(count)], [i % total for i in range(count)]
+    batches: list[Pixels] = []
+    losses: list[list[float]] = []
+    steps = params.iterations * -(-count // params.batch_size)
+    with (
+        watched(network, statistics_distance, patch_entropy) as seen,
+        ProgressBar(f"distil {classifier.name}", steps) as bar,
+    ):
+        for start in range(0, count, params.batch_size):
+            batch = slice(start, start + params.batch_size)
+            noise = torch.stack([_noise(loaded.data_config["input_size"], seed, key) for key in keys[batch]])
+            target = torch.tensor(labels[batch], device=device)
+            pixels, loss = _optimise(network, seen, noise.to(device), target, loaded.data_config, params, bar)
+            batches.append(pixels)
+            losses.append(loss)
+    rows = [row({"key": key, "classes": [label]}, "", {}) for key, label in zip(keys, labels, strict=True)]
+    write_set(out, np.concatenate(batches), rows, [])
+    return {"device": str(device), "images": count, "loss_before_and_after": losses}
+
+
+def statistics_distance(layer: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """How far the statistics of a batch norm's input are from the running ones (ZeroQ, Cai et al. 2020).
+
+    (|mean - running mean|^2 + |std - running std|^2) / channels, so that wide layers weigh no more than others.
+    """
+    assert layer.running_mean is not None and layer.running_var is not None
+    variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
+    std, running = ((v + layer.eps).sqrt() for v in (variance, layer.running_var))
+    return F.mse_loss(mean, layer.running_mean) + F.mse_loss(std, running)
+
+
+def total_variation(images: Tensor) -> Tensor:
+    """Mean absolute difference of neighbours: (n, channels, h, w) -> ()."""
+    return images.diff(dim=2).abs().mean() + images.diff(dim=3).abs().mean()
+
+
+def _loss(seen: Seen, images: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy, and the distance of all batch statistics; else, that patches are alike (PSAQ-ViT)."""
+    known = F.cross_entropy(logits, labels)
+    if seen.normalised:
+        return known + torch.stack([*seen.normalised.values()]).sum()
+    return known - torch.stack([*seen.attended.values()]).mean() + SMOOTHNESS * total_variation(images)
+
+
+def _optimise(
+    network: nn.Module,
+    seen: Seen,
+    noise: Tensor,
+    labels: Tensor,
+    data_config: dict[str, Any],
+    params: Distil,
+    bar: ProgressBar,
+) -> tuple[Pixels, list[float]]:
+    """Pixels of a batch, (n, h, w, 3), and the loss of its first and last iteration."""
+    mean, std = (torch.tensor(data_config[name], device=noise.device).view(1, -1, 1, 1) for name in ("mean", "std"))
+    lowest, highest = (0 - mean) / std, (1 - mean) / std
+    images = noise.clamp(lowest, highest).contiguous(memory_format=torch.channels_last).requires_grad_()
+    optimiser = torch.optim.Adam([images], lr=params.learning_rate)
+    curve: list[float] = []
+    for _ in range(params.iterations):
+        loss = _loss(seen, images, network(images), labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        with torch.no_grad():
+            images.clamp_(lowest, highest)  # pixels that no image can have would distort the statistics
+        curve.append(loss.item())
+        bar.advance(1, f"loss {curve[0]:.3f} -> {curve[-1]:.3f}")
+    pixels = ((images.detach() * std + mean) * 255).round().clamp(0, 255).byte()
+    return pixels.permute(0, 2, 3, 1).cpu().numpy(), [round(value, 4) for value in (curve[0], curve[-1])]
+
+
+def _noise(size: list[int], seed: int, key: str) -> Tensor:
+    return torch.randn(size, generator=torch.Generator().manual_seed(seed_of("distil", seed, key)))
