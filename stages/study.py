@@ -32,7 +32,7 @@ def main(
     images = Source(
         name=source,
         treatment=read(Treatment, f"treatments.{treatment}") if treatment else None,
-        distil=read(Distil, "distil"),
+        distil=read(Distil, "distil") if source == "distilled" else None,
         synthetic=Path("data/synthetic"),
         real=world / "real" / f"{domain}.tar",
         classifier=world / "classifiers" / domain / model,

@@ -16,7 +16,7 @@ from torch import nn
 from pipeline_lib.artifacts.fingerprints import digest_code, digest_path
 from pipeline_lib.artifacts.records import read_json, write_json
 from pipeline_lib.artifacts.workdir import WorkDirectory
-from pipeline_lib.calibration.assemble import IMAGES, SAMPLES
+from pipeline_lib.calibration.written import IMAGES, SAMPLES
 from pipeline_lib.evaluation.calibration_set import class_facts, named_accuracy, set_facts
 from pipeline_lib.evaluation.evaluate import batches, predict
 from pipeline_lib.evaluation.features import look
@@ -154,7 +154,7 @@ class _Meter:
         gap = gap.join(steps.rename(columns={"mean": "gradient_norm", "std": "gradient_spread"}), on="unit")
         facts: dict[str, Any] = {
             "cell": cell,
-            "units": gap.assign(**key).to_dict("records"),
+            "units": [{**key, **row} for row in gap.to_dict("records")],
             "predictions": top1.tolist(),
             "seconds": seconds,  # for the provenance, not for a table
         }

@@ -14,6 +14,7 @@ from pipeline_lib.study.statistics import Hits, mcnemar, paired_difference
 
 CELLS, SETS, UNITS, PREDICTIONS = "cells.csv", "sets.csv", "units.csv", "predictions.csv"
 SETTING = ["domain", "model", "precision"]
+AllHits = dict[tuple[str, str, str, str], Hits]  # by domain, model, precision and source
 ALL = "all"  # of a column over which a comparison is pooled
 OF_IMAGES = {"precision": "image_precision", "recall": "image_recall"}  # a cell has a precision of another kind
 RANKED_BY = {  # figure of a cell or its set: whether a good source has it high
@@ -62,9 +63,10 @@ def _sources(study: Study) -> list[str]:
     return [*axes.recipes, *treated, *axes.baselines]
 
 
-def _read(folder: Path, study: Study, names: list[str]) -> tuple[pd.DataFrame, dict[tuple[str, ...], Hits]]:
+def _read(folder: Path, study: Study, names: list[str]) -> tuple[pd.DataFrame, AllHits]:
     """A row a cell with all its figures; and by domain, model, precision and source what was classified rightly."""
-    tables, hits = [], {}
+    tables: list[pd.DataFrame] = []
+    hits: AllHits = {}
     for domain in study.axes.domains:
         for model in study.axes.models:
             for source in names:
@@ -74,8 +76,7 @@ def _read(folder: Path, study: Study, names: list[str]) -> tuple[pd.DataFrame, d
                 sets = pd.read_csv(path / SETS).rename(columns=OF_IMAGES)
                 table = pd.read_csv(path / CELLS).merge(sets, on="replicate")
                 table = table.merge(_unit_figures(pd.read_csv(path / UNITS)), on=["precision", "replicate"])
-                judges = [column for column in table if column.startswith("agreement_")]
-                table["judged"] = table[judges].mean(axis=1)
+                table["judged"] = table[[f"agreement_{judge}" for judge in study.cells.judges]].mean(axis=1)
                 tables.append(table.assign(domain=domain, model=model, source=source))
                 predictions = pd.read_csv(path / PREDICTIONS)
                 for precision in study.cells.precisions:
@@ -94,8 +95,9 @@ def _unit_figures(units: pd.DataFrame) -> pd.DataFrame:
         gradient_variation=np.log(positive["gradient_spread"] / positive["gradient_norm"]),
     )
     cells = logs.groupby(["precision", "replicate"])
-    figures = np.exp(cells[["gap", "gradient_norm", "gradient_variation"]].mean())
-    return figures.join(cells["labelled"].last().rename("loss_labelled")).reset_index()
+    means = cells[["gap", "gradient_norm", "gradient_variation"]].mean()
+    figures = means.apply(np.exp).assign(loss_labelled=cells["labelled"].last())
+    return figures.reset_index()
 
 
 def _means(cells: pd.DataFrame) -> pd.DataFrame:
@@ -105,7 +107,7 @@ def _means(cells: pd.DataFrame) -> pd.DataFrame:
     return groups.mean(numeric_only=True).drop(columns="replicate").join(spread).reset_index()
 
 
-def _comparisons(hits: dict[tuple[str, ...], Hits], study: Study, names: list[str]) -> pd.DataFrame:
+def _comparisons(hits: AllHits, study: Study, names: list[str]) -> pd.DataFrame:
     """Every source against the baseline: in each setting, and pooled over models, and over precisions as well."""
     rows = []
     axes, precisions = study.axes, study.cells.precisions
@@ -125,7 +127,7 @@ def _comparisons(hits: dict[tuple[str, ...], Hits], study: Study, names: list[st
             difference = paired_difference(one, other, study.resamples, study.confidence)
             tests = [mcnemar(a, b) for a, b in zip(one, other, strict=True)]
             won, lost = sum(t.won for t in tests), sum(t.lost for t in tests)
-            row = {"domain": domain, "model": model, "precision": precision, "source": source}
+            row: dict[str, Any] = {"domain": domain, "model": model, "precision": precision, "source": source}
             row |= {**difference._asdict(), "odds_ratio": won / lost if lost else np.inf}
             if "real" in axes.baselines:
                 real = np.concatenate([hits[domain, m, p, "real"] for m, p in members])
@@ -150,7 +152,7 @@ def _ranking(cells: pd.DataFrame) -> pd.DataFrame:
         for figure, high in figures.items():
             known = means[means[figure].notna()]
             order = known[figure] if high else -known[figure]
-            chosen = known.loc[order.idxmax()]
+            chosen = known.iloc[int(order.argmax())]
             rows.append(
                 {
                     **dict(zip(SETTING, setting, strict=True)),

@@ -1,6 +1,6 @@
 """The calibration set of a replicate."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -28,7 +28,7 @@ class Source:
 
     name: str  # of a recipe, or noise, distilled, real
     treatment: Treatment | None
-    distil: Distil
+    distil: Distil | None  # where the name is distilled
     synthetic: Path  # folder of rendered datasets
     real: Path
     classifier: Path
@@ -43,11 +43,12 @@ class Source:
             InputError: too few images.
         """
         data_config = resolve_data_config(self.classifier)
-        if self.name == "distilled":
+        if self.distil is not None:
             distil(self.classifier, self.distil, cells.images, replicate, device, out)
         elif self.treatment is not None:
             treat(self._block(replicate, cells), self.treatment, self.classifier, cells.images, replicate, device, out)
         else:
+            samples: Iterable[Sample]
             if self.name == "noise":
                 samples = sources.noise(cells.images, replicate, data_config)
             elif self.name == "real":
