@@ -12,7 +12,7 @@ JOBS ?= $(shell nproc)
 CELLS = dvc stage list --name-only | grep -E '^(reconstruct|evaluate)@' | sort -t@ -k2,2 -k1,1r
 
 repro: $(VENV)/requirements.installed
-	dvc repro --glob 'calibrate*' 'evaluate-float@*'
+	dvc repro --glob 'calibrate*' 'treat*' 'distil*' 'evaluate-float@*'
 	$(CELLS) | xargs -P $(JOBS) -n $$(( 2 * (($$($(CELLS) | wc -l) / 2 + $(JOBS) - 1) / $(JOBS)) )) \
 		dvc --wait-for-lock repro --single-item
 	dvc repro

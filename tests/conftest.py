@@ -121,6 +121,7 @@ def tiny_params() -> dict:
         steps=2, image_size=16, batch_size=4, shard_size=4, blank_deviation=0.0, max_bad_fraction=1.0
     )
     params["calibrate"].update(count=24, preview=16)
+    params["distil"].update(iterations=3, batch_size=16)
     params["reconstruct"].update(held_out=8, range_images=16, batch_size=8)
     for method in params["methods"].values():
         method.update(iterations=4, tune_iterations=2)

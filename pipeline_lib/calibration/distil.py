@@ -76,7 +76,7 @@ def total_variation(images: Tensor) -> Tensor:
 
 
 def _loss(seen: Seen, images: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy, and the distance of all batch statistics; else, that patches are alike (PSAQ-ViT)."""
+    """Cross-entropy, and the distance of all batch statistics; else, the variety of patches (PSAQ-ViT)."""
     known = F.cross_entropy(logits, labels)
     if seen.normalised:
         return known + torch.stack([*seen.normalised.values()]).sum()

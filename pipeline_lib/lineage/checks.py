@@ -239,7 +239,7 @@ def calibration_samples(repository: Repository, stages: Collection[str]) -> Foun
             if not read or not table.exists() or not Path(read[0]).exists():
                 continue
             with table.open(encoding="utf-8", newline="") as file:
-                strangers = {row["key"] for row in csv.DictReader(file)}
+                strangers = {key for row in csv.DictReader(file) for key in row["key"].split("+")}  # A+B: mixed
             with suppress(OSError, ValueError, KeyError):  # of which the check of datasets speaks
                 strangers.difference_update(key for key, _ in samples(Path(read[0])))
             if strangers:

@@ -58,10 +58,11 @@ def _calibration_sets(repository: Repository, key: str) -> Iterator[dict[str, An
         stage = repository.graph.producer(path.parent.as_posix())
         with path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
-                if row["key"] == key and stage:
+                if key in row["key"].split("+") and stage:  # A+B: an image mixed of two samples
                     kept, scores = row["kept"] == "True", json.loads(row["scores"])
                     yield {
                         "path": path.parent.as_posix(),
+                        "row": row["key"],
                         "stage": stage,
                         "kept": kept,
                         "reason": row["reason"],

@@ -30,6 +30,7 @@ def test_sources_and_sizes(workspace: Path, stage: Callable[..., int]) -> None:
             assert len(table) == 24
             preview = workspace / f"data/preview/{source}-{model}"
             assert np.array_equal(np.load(preview / "images.npy"), images[:16])
+            assert np.load(preview / "dropped.npy").shape == (0, size, size, 3)
             assert list(pd.read_csv(preview / "samples.csv")["key"]) == list(table["key"][:16])
             assert read_json(preview / "summary.json") == {"images": 24, "left_out": {}}
 
@@ -48,7 +49,12 @@ def test_blank_images_keep_their_row_and_lose_their_place(workspace: Path, stage
     table = pd.read_csv(workspace / "out/samples.csv")
     write_preview(workspace / "out", 4, workspace / "preview")
     assert read_json(workspace / "preview/summary.json") == {"images": 12, "left_out": {"blank": 12}}
-    assert set(pd.read_csv(workspace / "preview/samples.csv")["kept"]) == {True}
+    shown = pd.read_csv(workspace / "preview/samples.csv")
+    assert list(shown["kept"]) == [True] * 4 + [False] * 12, "the images, then those that were left out"
+    assert list(shown["key"][4:]) == [sample.key for sample in samples[::2]]
+    dropped = np.load(workspace / "preview/dropped.npy")
+    assert dropped.shape == (12, 16, 16, 3)
+    assert np.array_equal(dropped[0], np.asarray(samples[0].image))
     assert facts == {"images": 12, "defective_images_left_out": 12}
     assert table["kept"].sum() == 12
     assert set(table.loc[~table["kept"], "reason"]) == {"blank"}
