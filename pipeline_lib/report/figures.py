@@ -121,21 +121,25 @@ def sensitivity_chart(tables: dict[str, pd.DataFrame], title: str) -> str:
 
 
 def histogram_chart(layer: str, histogram: LayerHistograms, title: str) -> str:
-    """Weight and input of a layer; dashed: where its quantizers clip."""
-    with matplotlib.style.context(["default", STYLE]):
-        figure = Figure(figsize=(3.2, 1.1))
+    """Weight and input of a layer, heights the logarithm of counts; dashed: where its quantizers clip.
+
+    There are many of these charts: a fixed layout and a plain scale take a quarter of the time.
+    """
+    with matplotlib.style.context(["default", STYLE, {"figure.constrained_layout.use": False}]):
+        figure = Figure(figsize=(2.4, 0.9))
         parts = (("weight", histogram.weight, CALIBRATION), ("input", histogram.input, HELD_OUT))
         for axes, (name, part, colour) in zip(figure.subplots(1, 2), parts, strict=True):
-            axes.stairs(part.counts, np.linspace(part.lo, part.hi, len(part.counts) + 1), fill=True, color=colour)
+            edges = np.linspace(part.lo, part.hi, len(part.counts) + 1)
+            axes.stairs(np.log1p(part.counts), edges, fill=True, color=colour)
             for clip in (part.clip_lo, part.clip_hi):
                 axes.axvline(clip, color=INK, linestyle="--", linewidth=0.8)
-            axes.set(yscale="log", ylim=(0.7, 1.5 * max(part.counts)))
-            axes.set_yticks([], minor=False)
-            axes.set_yticks([], minor=True)
-            axes.set_xlabel(name, fontsize=7)
+            ends = min(part.lo, part.clip_lo), max(part.hi, part.clip_hi)
+            margin = 0.03 * (ends[1] - ends[0])
+            axes.set(xlim=(ends[0] - margin, ends[1] + margin), yticks=[], xlabel=name)
             axes.spines.left.set_visible(False)
-            axes.xaxis.set_major_locator(MaxNLocator(3))
-            axes.tick_params("x", labelsize=7)
+            axes.set_xticks(ends, [f"{end:.2g}" for end in ends])
+            axes.xaxis.labelpad = -8
+        figure.subplots_adjust(0.06, 0.3, 0.94, 0.97, wspace=0.3)
         return svg(figure, f"Histograms of {layer}, {title}")
 
 
