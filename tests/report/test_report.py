@@ -84,7 +84,7 @@ def test_samples_say_their_scores_and_why_they_were_left_out(report: Path) -> No
 
 def test_flipped_images_say_what_they_are_taken_for(report: Path) -> None:
     page = (report / "index.html").read_text()
-    assert page.count("coat, float: coat, reconstructed: <b>bag &lt;b&gt;</b>") == 4
+    assert page.count("coat<small>float: coat</small><small>quantized: <b>bag &lt;b&gt;</b></small>") == 4
 
 
 def test_curves_are_thinned_and_units_equally_wide(report: Path) -> None:
