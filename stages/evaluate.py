@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from pipeline_lib.artifacts.provenance import recorded
-from pipeline_lib.evaluation.evaluate import evaluate_cell, evaluate_float
+from pipeline_lib.evaluation.evaluate import Inputs, evaluate_cell, evaluate_float
 from pipeline_lib.models.device import resolve_device
 from pipeline_lib.params.base import read
 from pipeline_lib.params.evaluate import Evaluate
@@ -41,11 +41,13 @@ def main(
     with recorded("evaluate", cell, PACKAGES, [OUT / cell]) as facts:
         facts |= evaluate_cell(
             cell={"source": source, "model": model, "precision": precision},
-            quantized=Path("data/quantized") / cell,
-            float_evaluation=OUT / f"float-{model}",
-            classifier=classifier,
-            preview=Path("data/preview") / f"{source}-{model}" / "images.npy",
-            labelled=labelled,
+            inputs=Inputs(
+                quantized=Path("data/quantized") / cell,
+                float_evaluation=OUT / f"float-{model}",
+                classifier=classifier,
+                preview=Path("data/preview") / f"{source}-{model}",
+                labelled=labelled,
+            ),
             class_names=names,
             params=params,
             device=device,

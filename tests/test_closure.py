@@ -21,6 +21,8 @@ MAY_IMPORT = {
     "bench": {"params", "artifacts", "synthesis", "models", "calibration", "fakequant", "quantization", "evaluation"},
     "quantization": {"params", "artifacts", "models", "fakequant"},
     "evaluation": {"params", "artifacts", "models", "quantization"},
+    "choice": {"params", "artifacts", "models", "quantization"},
+    "study": {"params", "artifacts", "models", "calibration", "quantization", "evaluation"},
     "report": {"params", "artifacts"},
     "lineage": {"params", "artifacts", "synthesis"},
     "commands": {"params", "artifacts", "prompts", "synthesis", "models", "fakequant", "lineage", "bench"},

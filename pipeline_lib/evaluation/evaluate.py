@@ -1,6 +1,7 @@
 """Running networks on the labelled images, once for all of a cell's networks."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,26 @@ from pipeline_lib.artifacts.files import atomic_directory
 from pipeline_lib.artifacts.fingerprints import seed_of
 from pipeline_lib.artifacts.records import write_json
 from pipeline_lib.errors import InputError
+from pipeline_lib.evaluation.calibration_set import Facts, class_facts, named_accuracy, set_facts
+from pipeline_lib.evaluation.features import look, split
+from pipeline_lib.evaluation.flipped import flipped
 from pipeline_lib.evaluation.gap import generalization_gap
+from pipeline_lib.evaluation.histograms import histograms
 from pipeline_lib.evaluation.labelled import labelled_images
 from pipeline_lib.evaluation.metrics import Indices, summarise
+from pipeline_lib.evaluation.networks import Networks, load_networks
+from pipeline_lib.evaluation.sensitivity import sensitivity
 from pipeline_lib.models.card import read_card
 from pipeline_lib.models.classifier import load_classifier
 from pipeline_lib.models.device import place
 from pipeline_lib.models.normalise import Normaliser
 from pipeline_lib.models.preprocessing import Pixels, resize_and_crop
 from pipeline_lib.params.evaluate import Evaluate
-from pipeline_lib.quantization.attach import fold
-from pipeline_lib.quantization.checkpoint import load_quantized
-from pipeline_lib.quantization.quantize import BLOCKS, MODEL, NEAREST, read_images
+from pipeline_lib.quantization.quantize import BLOCKS, read_images
 
 METRICS, PREDICTIONS, GAP = "metrics.json", "predictions.csv", "gap.csv"
+COMPARED = 512  # labelled images that calibration images are held against
+SENSITIVITY_IMAGES, HISTOGRAM_IMAGES = 32, 8  # of the preview: every layer costs a pass of the network
 Batch = tuple[list[str], Pixels, Indices]
 
 
@@ -39,6 +46,12 @@ def batches(folder: Path, data_config: dict[str, Any], params: Evaluate) -> Iter
     while chunk := list(islice(images, size)):
         keys, pictures, labels = zip(*chunk, strict=True)
         yield list(keys), np.stack([transform(p) for p in pictures]), np.array(labels, np.int64)
+
+
+def first_images(folder: Path, data_config: dict[str, Any], params: Evaluate) -> Pixels:
+    """The first COMPARED of the chosen labelled images, or all if there are fewer."""
+    some = islice(batches(folder, data_config, params), -(-COMPARED // params.batch_size))
+    return np.concatenate([pixels for _, pixels, _ in some])[:COMPARED]
 
 
 @torch.inference_mode()
@@ -95,70 +108,91 @@ def evaluate_float(
     with atomic_directory(out) as folder:
         summary = summarise(labels, top5["float"], class_names, params.confidence)
         write_json(folder / METRICS, {"model": model, "images": len(labels), "float": summary})
-        _write_predictions(folder / PREDICTIONS, keys, labels, {"float": top5["float"][:, 0]})
+        _predictions(keys, labels, {"float": top5["float"][:, 0]}).to_csv(folder / PREDICTIONS, index=False)
     return {"device": str(device), "images": len(labels)}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the evaluation of a cell reads."""
+
+    quantized: Path
+    float_evaluation: Path  # of the same network on the same images
+    classifier: Path
+    preview: Path  # some of the cell's calibration images
+    labelled: Path
 
 
 def evaluate_cell(
     cell: dict[str, str],
-    quantized: Path,
-    float_evaluation: Path,
-    classifier: Path,
-    preview: Path,
-    labelled: Path,
+    inputs: Inputs,
     class_names: list[str],
     params: Evaluate,
     device: torch.device,
     out: Path,
 ) -> dict[str, Any]:
-    """Write metrics.json, predictions.csv and gap.csv of a cell: reconstructed, and rounded to nearest.
+    """Write what there is to know of a cell. Returns facts for the provenance.
+
+    Reconstructed, and rounded to nearest: metrics.json, predictions.csv. Reconstructed alone: gap.csv, sensitivity.csv,
+    histograms.json, and flipped.npy with its rows in flipped.csv.
 
     Raises:
         InputError: the float network was evaluated on other images.
     """
-    reconstructed = load_quantized(quantized, MODEL)
-    data_config = reconstructed.data_config
-    networks = {
-        method: place(network, device)
-        for method, network in (
-            ("reconstructed", reconstructed.network),
-            ("nearest", load_quantized(quantized, NEAREST).network),
-        )
-    }
-    keys, labels, top5 = predict(networks, data_config, labelled, len(class_names), params, device)
-    reference = pd.read_csv(float_evaluation / PREDICTIONS, dtype={"key": str})
+    networks = load_networks(inputs.quantized, inputs.classifier, device)
+    data_config = networks.data_config
+    judged = {"reconstructed": networks.reconstructed, "nearest": networks.nearest}
+    keys, labels, top5 = predict(judged, data_config, inputs.labelled, len(class_names), params, device)
+    reference = pd.read_csv(inputs.float_evaluation / PREDICTIONS, dtype={"key": str})
     if reference["key"].tolist() != keys:
-        raise InputError(f"{float_evaluation / PREDICTIONS}: of other images than {labelled}; run `dvc repro`")
+        raise InputError(
+            f"{inputs.float_evaluation / PREDICTIONS}: of other images than {inputs.labelled}; run `dvc repro`"
+        )
     float_top1 = reference["float"].to_numpy()
     metrics = {m: summarise(labels, t, class_names, params.confidence, float_top1) for m, t in top5.items()}
-    gap = _gap(networks["reconstructed"], quantized, classifier, preview, labelled, params, device)
+    predictions = _predictions(keys, labels, {"float": float_top1} | {m: t[:, 0] for m, t in top5.items()})
+    seen, unseen = read_images(inputs.preview / "images.npy"), first_images(inputs.labelled, data_config, params)
+    facts, by_class = _of_calibration(networks, inputs.preview, (unseen, labels[: len(unseen)]), params, device)
+    units = pd.read_csv(inputs.quantized / BLOCKS)["unit"].tolist()
+    compared = networks.reference, networks.reconstructed, units
+    gap = generalization_gap(*compared, seen, unseen, Normaliser(data_config, device), params.batch_size)
     with atomic_directory(out) as folder:
-        write_json(folder / METRICS, {**cell, "images": len(labels), **metrics})
-        top1 = {method: indices[:, 0] for method, indices in top5.items()}
-        _write_predictions(folder / PREDICTIONS, keys, labels, {"float": float_top1, **top1})
+        of_classes = {class_names[c]: values for c, values in by_class.items()}
+        write_json(
+            folder / METRICS,
+            {**cell, "images": len(labels), **metrics, "calibration": facts, "calibration_per_class": of_classes},
+        )
+        predictions.to_csv(folder / PREDICTIONS, index=False)
         gap.to_csv(folder / GAP, index=False)
+        _write_layers(folder, networks, seen, device)
+        images = (image for _, pixels, _ in batches(inputs.labelled, data_config, params) for image in pixels)
+        rows, pixels = flipped(predictions, images, class_names, data_config["input_size"][1:])
+        rows.to_csv(folder / "flipped.csv", index=False)
+        np.save(folder / "flipped.npy", pixels)
     return {"device": str(device), "images": len(labels)}
 
 
-def _gap(
-    network: nn.Module,
-    quantized: Path,
-    classifier: Path,
-    preview: Path,
-    labelled: Path,
-    params: Evaluate,
-    device: torch.device,
-) -> pd.DataFrame:
-    loaded = load_classifier(classifier)
-    fold(loaded.network, tuple(loaded.data_config["input_size"]))
-    reference = place(loaded.network, device)
-    units = pd.read_csv(quantized / BLOCKS)["unit"].tolist()
-    normalise, size, seen = Normaliser(loaded.data_config, device), params.batch_size, read_images(preview)
-    unseen = np.concatenate(
-        [p for _, p, _ in islice(batches(labelled, loaded.data_config, params), -(-len(seen) // size))]
-    )
-    return generalization_gap(reference, network, units, seen, unseen, normalise, size)
+def _of_calibration(
+    networks: Networks, preview: Path, labelled: tuple[Pixels, Indices], params: Evaluate, device: torch.device
+) -> tuple[Facts, dict[int, Facts]]:
+    """What the float network makes of the calibration images, in all and by class; `accuracy` is of the other one."""
+    rows = pd.read_csv(preview / "samples.csv", keep_default_na=False, dtype={"classes": str})
+    classes = [[int(c) for c in named.split()] for named in rows.loc[rows["kept"], "classes"]]
+    normalise = Normaliser(networks.data_config, device)
+    images, (others, labels) = read_images(preview / "images.npy"), labelled
+    seen, compared = (look(networks.reference, split(x, params.batch_size), normalise) for x in (images, others))
+    with torch.inference_mode():
+        parts = [networks.reconstructed(normalise(x)).argmax(1).cpu().numpy() for x in split(images, params.batch_size)]
+    facts = {**set_facts(seen, classes, compared), "accuracy": named_accuracy(np.concatenate(parts), classes)}
+    return facts, class_facts(seen, classes, compared, labels)
 
 
-def _write_predictions(path: Path, keys: list[str], labels: Indices, predicted: dict[str, Indices]) -> None:
-    pd.DataFrame({"key": keys, "label": labels, **predicted}).to_csv(path, index=False)
+def _write_layers(folder: Path, networks: Networks, images: Pixels, device: torch.device) -> None:
+    batch = Normaliser(networks.data_config, device)(images[:SENSITIVITY_IMAGES])
+    compared = networks.twin, networks.reconstructed, networks.layers
+    sensitivity(*compared, [batch]).to_csv(folder / "sensitivity.csv", index=False)
+    write_json(folder / "histograms.json", histograms(*compared, batch[:HISTOGRAM_IMAGES]))
+
+
+def _predictions(keys: list[str], labels: Indices, predicted: dict[str, Indices]) -> pd.DataFrame:
+    return pd.DataFrame({"key": keys, "label": labels, **predicted})

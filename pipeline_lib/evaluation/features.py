@@ -1,6 +1,6 @@
 """What a classifier makes of images: penultimate features and logits."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,11 @@ class Seen(NamedTuple):
 
     features: Matrix
     ranking: npt.NDArray[np.int64]
+
+
+def split(pixels: Pixels, size: int) -> Iterator[Pixels]:
+    """Images (n, h, w, 3) in batches."""
+    return (pixels[start : start + size] for start in range(0, len(pixels), size))
 
 
 @torch.inference_mode()

@@ -3,6 +3,8 @@
 import html
 import io
 import re
+from collections.abc import Iterable
+from itertools import cycle
 
 import matplotlib.style
 import numpy as np
@@ -12,9 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pipeline_lib.report.leaderboard import Setting
+from pipeline_lib.report.tables import LayerHistograms
 
 NEAREST, RECONSTRUCTED = "#9a9a9a", "#3f7fc4"  # legible on white and on black
 CALIBRATION, HELD_OUT = "#3f7fc4", "#d9822b"
+PALETTE = ("#3f7fc4", "#d9822b", "#3a9b6a", "#c9545a", "#8f6bbf", "#35a5b5", "#a3a13a", "#d077b0", "#9c755f", "#8c8c8c")
+MARKERS = "osD^vP*Xhd"
 INK = "#010203"  # stands for the page's text colour until the SVG is written
 
 STYLE = {
@@ -49,7 +54,7 @@ def accuracy_chart(setting: Setting) -> str:
         axes.axvline(setting.float_result.top1, color=INK, linestyle="--", linewidth=1)
         axes.set(xlim=(0, 100), xlabel="top-1, % of the test images", yticks=rows, yticklabels=list(setting.cells))
         axes.invert_yaxis()
-        return _svg(figure, f"Top-1 of each source, {setting.title}")
+        return svg(figure, f"Top-1 of each source, {setting.title}")
 
 
 def loss_charts(tables: dict[str, pd.DataFrame], title: str) -> dict[str, str]:
@@ -73,11 +78,72 @@ def loss_charts(tables: dict[str, pd.DataFrame], title: str) -> dict[str, str]:
                 axes.plot(units, table[column], color=colour, linestyle=line, linewidth=1.2, marker=".", markersize=4)
             axes.set(yscale="log", ylim=limits, xlabel="unit")
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-            charts[source] = _svg(figure, f"Loss of each unit, {source}, {title}")
+            charts[source] = svg(figure, f"Loss of each unit, {source}, {title}")
     return charts
 
 
-def _svg(figure: Figure, label: str) -> str:
+def colours(sources: Iterable[str]) -> dict[str, str]:
+    """The colour of each source in charts that hold several."""
+    return dict(zip(sources, cycle(PALETTE), strict=False))
+
+
+def gradient_chart(curves: pd.DataFrame, title: str) -> str:
+    """Norm of the gradient along reconstruction, a line a source, a band a unit. `curves`: see `read_curves`."""
+    with matplotlib.style.context(["default", STYLE]):
+        figure = Figure(figsize=(4.2, 2.4))
+        axes = figure.subplots()
+        for (_, curve), colour in zip(curves.groupby("source", sort=False), cycle(PALETTE), strict=False):
+            axes.plot(curve["position"], curve["gradient_norm"], color=colour, linewidth=0.9)
+        units = curves["unit"].unique()
+        for end in range(1, len(units)):
+            axes.axvline(end, color=INK, linewidth=0.4, alpha=0.4)
+        names = ["all" if unit == "network" else str(number) for number, unit in enumerate(units, 1)]
+        axes.set(yscale="log", xlim=(0, len(units)), xlabel="unit", ylabel="norm of the gradient")
+        axes.set_xticks(np.arange(len(units)) + 0.5, names)
+        axes.tick_params("x", length=0)
+        return svg(figure, f"Norm of the gradient along reconstruction, {title}")
+
+
+def sensitivity_chart(tables: dict[str, pd.DataFrame], title: str) -> str:
+    """Divergence of each layer quantized alone, a mark a source. A table is a cell's sensitivity.csv."""
+    layers = next(iter(tables.values()))["layer"].tolist()
+    with matplotlib.style.context(["default", STYLE]):
+        figure = Figure(figsize=(4.2, 0.7 + 0.16 * len(layers)))
+        axes = figure.subplots()
+        for table, colour, marker in zip(tables.values(), cycle(PALETTE), cycle(MARKERS), strict=False):
+            shown = table["divergence"].where(table["divergence"] > 0)  # the scale is logarithmic
+            axes.plot(shown, range(len(layers)), color=colour, linestyle="", marker=marker, markersize=4, alpha=0.8)
+        axes.set(xscale="log", xlabel="divergence, nats")
+        axes.set_yticks(range(len(layers)), layers, fontsize=7)
+        axes.grid(axis="y", color=INK, linewidth=0.3, alpha=0.3)
+        axes.set_ylim(len(layers) - 0.5, -0.5)
+        return svg(figure, f"Divergence of each layer quantized alone, {title}")
+
+
+def histogram_chart(layer: str, histogram: LayerHistograms, title: str) -> str:
+    """Weight and input of a layer, heights the logarithm of counts; dashed: where its quantizers clip.
+
+    There are many of these charts: a fixed layout and a plain scale take a quarter of the time.
+    """
+    with matplotlib.style.context(["default", STYLE, {"figure.constrained_layout.use": False}]):
+        figure = Figure(figsize=(2.4, 0.9))
+        parts = (("weight", histogram.weight, CALIBRATION), ("input", histogram.input, HELD_OUT))
+        for axes, (name, part, colour) in zip(figure.subplots(1, 2), parts, strict=True):
+            edges = np.linspace(part.lo, part.hi, len(part.counts) + 1)
+            axes.stairs(np.log1p(part.counts), edges, fill=True, color=colour)
+            for clip in (part.clip_lo, part.clip_hi):
+                axes.axvline(clip, color=INK, linestyle="--", linewidth=0.8)
+            ends = min(part.lo, part.clip_lo), max(part.hi, part.clip_hi)
+            margin = 0.03 * (ends[1] - ends[0])
+            axes.set(xlim=(ends[0] - margin, ends[1] + margin), yticks=[], xlabel=name)
+            axes.spines.left.set_visible(False)
+            axes.set_xticks(ends, [f"{end:.2g}" for end in ends])
+            axes.xaxis.labelpad = -8
+        figure.subplots_adjust(0.06, 0.3, 0.94, 0.97, wspace=0.3)
+        return svg(figure, f"Histograms of {layer}, {title}")
+
+
+def svg(figure: Figure, label: str) -> str:
     """The figure as an SVG element for an HTML page; `label` is read to those who do not see it."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": label}):  # ids without chance, and different in each figure of a page
@@ -86,4 +152,6 @@ def _svg(figure: Figure, label: str) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     text = re.sub(r'<g id="[^"]*">', "<g>", text)  # names of parts, the same in every figure and referred to by none
+    # A path has micrometres of precision and half of the page's bytes; a hundredth of a point will do.
+    text = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]).replace(" \n", " "), text)
     return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)

@@ -44,6 +44,7 @@ class CellMetrics(Artifact):
 
     reconstructed: Result
     nearest: Result
+    calibration: dict[str, float | None] = Field(default_factory=dict)  # calibration images against labelled ones
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,11 @@ class Board:
     floats: dict[str, FloatMetrics]  # by model, in the order of the axes
     settings: list[Setting]  # models, then precisions, in the order of the axes
     real: list[str]  # the sources that are no data-free result
+
+    def calibration(self, model: str) -> dict[str, dict[str, float | None]]:
+        """By source, its calibration images against labelled ones; precision does not change them."""
+        setting = next(setting for setting in self.settings if setting.model == model)
+        return {source: cell.calibration for source, cell in setting.cells.items() if cell.calibration}
 
     def data_free(self, setting: Setting) -> list[str]:
         """The setting's sources without real images, the most accurate after reconstruction first."""

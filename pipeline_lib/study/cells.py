@@ -19,7 +19,7 @@ from pipeline_lib.artifacts.workdir import WorkDirectory
 from pipeline_lib.calibration.written import IMAGES, SAMPLES
 from pipeline_lib.evaluation.calibration_set import class_facts, named_accuracy, set_facts
 from pipeline_lib.evaluation.evaluate import batches, predict
-from pipeline_lib.evaluation.features import look
+from pipeline_lib.evaluation.features import look, split
 from pipeline_lib.evaluation.gap import generalization_gap
 from pipeline_lib.models.card import read_card
 from pipeline_lib.models.classifier import Classifier, load_classifier
@@ -113,7 +113,7 @@ class _Meter:
         self.float_top1 = top5["float"][:, 0]
         chosen = list(islice(self._labelled(), -(-cells.compared // self.how.evaluate.batch_size)))
         self.unseen = np.concatenate([pixels for _, pixels, _ in chosen])[: cells.compared]
-        self.seen_labelled = look(self.network, self._batches(self.unseen), self.normalise)
+        self.seen_labelled = look(self.network, split(self.unseen, how.evaluate.batch_size), self.normalise)
         self.judges = {j: judge_images(source.synthetic / j, cells, source.classifier) for j in cells.judges}
 
     def measure(self, precision: str, replicate: int, calibration: Path) -> dict[str, Any]:
@@ -159,7 +159,7 @@ class _Meter:
             "seconds": seconds,  # for the provenance, not for a table
         }
         if precision == next(iter(self.how.precisions)):
-            seen = look(self.network, self._batches(images), self.normalise)
+            seen = look(self.network, split(images, self.how.evaluate.batch_size), self.normalise)
             labels = self.labels[: len(self.unseen)]
             by_class = class_facts(seen, classes, self.seen_labelled, labels)
             dropped = {"looked_at": len(rows), "dropped": int((~rows["kept"]).sum())}
@@ -173,13 +173,11 @@ class _Meter:
     def _predict(self, networks: dict[str, nn.Module]) -> Any:
         return predict(networks, self.data_config, self.labelled, self.classes, self.how.evaluate, self.device)
 
-    def _batches(self, pixels: Pixels) -> Iterator[Pixels]:
-        size = self.how.evaluate.batch_size
-        return (pixels[i : i + size] for i in range(0, len(pixels), size))
-
     @torch.inference_mode()
     def _top1(self, network: nn.Module, pixels: Pixels) -> np.ndarray:
-        return np.concatenate([network(self.normalise(x)).argmax(1).cpu().numpy() for x in self._batches(pixels)])
+        return np.concatenate(
+            [network(self.normalise(x)).argmax(1).cpu().numpy() for x in split(pixels, self.how.evaluate.batch_size)]
+        )
 
 
 def _folded(classifier: Classifier, device: torch.device) -> nn.Module:

@@ -15,83 +15,17 @@ from pipeline_lib.artifacts.records import write_json
 from pipeline_lib.errors import InputError
 from pipeline_lib.params.report import Report
 from pipeline_lib.params.task import Axes
+from pipeline_lib.report.confusion import confusion
 from pipeline_lib.report.page import write_report
-
-AXES = Axes(
-    recipes=["mixup"],
-    treated=[],
-    treatments=[],
-    noise=["noise"],
-    distilled=[],
-    real=[],
-    sources=["mixup", "noise"],
-    models=["resnet", "vit"],
-    precisions=["w2a4"],
-)
-UNITS = ["conv1", "layer1.0", "fc"]
-SAMPLES = 3
-
-
-def result(top1: float, agreement: float | None = None) -> dict[str, object]:
-    values = {"top1": top1, "top1_low": top1 - 0.5, "top1_high": top1 + 0.5, "top5": 99.0}
-    values |= {} if agreement is None else {"agreement": agreement}
-    return {**values, "per_class": {"coat": top1 - 1, "bag <b>": top1 + 1}}
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """What the stages before the report leave: 2 models, 1 precision, a recipe and noise."""
-    data = tmp_path / "data"
-    rng = np.random.default_rng(0)
-    for model, accuracy in (("resnet", 90.0), ("vit", 80.0)):
-        metrics = {"model": model, "images": 100, "float": result(accuracy)}
-        write_json(data / f"evaluation/float-{model}/metrics.json", metrics)
-        for source, loss in (("mixup", 2.0), ("noise", 30.0)):
-            cell = f"{source}-{model}-w2a4"
-            metrics = {
-                "source": source,
-                "model": model,
-                "precision": "w2a4",
-                "images": 100,
-                "reconstructed": result(accuracy - loss, 95.0),
-                "nearest": result(accuracy - 2 * loss, 85.0),
-            }
-            write_json(data / f"evaluation/{cell}/metrics.json", metrics)
-            gap = pd.DataFrame({"unit": UNITS, "calibration": [0.1, 0.2, 0.4], "labelled": [0.2, 0.4, 0.4 * loss]})
-            gap.to_csv(data / f"evaluation/{cell}/gap.csv", index=False)
-            losses = {name: rng.uniform(0.01, 1, 3) for name in ("loss_before", "loss_after")}
-            losses |= {name: rng.uniform(0.01, 1, 3) for name in ("held_out_before", "held_out_after")}
-            weights = {"conv1": {"bits": 8, "shape": [4, 3, 3, 3], "granularity": "per channel"}}
-            inputs = {"conv1.quantizer": {"bits": 8, "granularity": "per tensor", "qmin": 0, "qmax": 255}}
-            if model == "vit":
-                inputs["softmax"] = {"bits": 4, "granularity": "per tensor", "kind": "log-sqrt2"}
-            description = {"weights": weights, "activations": inputs, "simulation_only": model == "vit"}
-            write_json(data / f"quantized/{cell}/quantization.json", description)
-            blocks = pd.DataFrame({"unit": UNITS, **losses, "flipped": 0.1})
-            blocks.to_csv(data / f"quantized/{cell}/blocks.csv", index=False)
-    pixels = rng.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
-    for source, left_out in (("noise", {}), ("mixup", {"blank": 2, "duplicate": 1})):
-        folder = data / f"preview/{source}-resnet"
-        folder.mkdir(parents=True)
-        np.save(folder / "images.npy", pixels)
-        prompts = [f"a photo of a coat & a bag, {i}" if source == "mixup" else "" for i in range(8)]
-        pd.DataFrame({"key": range(8), "prompt": prompts}).to_csv(folder / "samples.csv", index=False)
-        write_json(folder / "summary.json", {"images": 8, "left_out": left_out})
-    return data
-
-
-@pytest.fixture
-def report(data: Path) -> Path:
-    out = data / "report"
-    write_report(data, AXES, Report(samples=SAMPLES), out)
-    return out
+from pipeline_lib.report.sources import origin
+from tests.report.conftest import AXES, SAMPLES, result
 
 
 def test_the_same_inputs_give_the_same_bytes(data: Path, report: Path) -> None:
     first = {path.name: path.read_bytes() for path in report.iterdir()}
-    write_report(data, AXES, Report(samples=SAMPLES), report)
-    assert {path.name: path.read_bytes() for path in report.iterdir()} == first
-    assert sorted(first) == ["index.html", "leaderboard.csv"]
+    write_report(data, AXES, Report(samples=SAMPLES), data / "report")
+    assert {path.name: path.read_bytes() for path in (data / "report").iterdir()} == first
+    assert sorted(first) == ["curves.csv", "index.html", "leaderboard.csv"]
 
 
 def test_leaderboard_holds_every_network_in_the_order_of_the_axes(report: Path) -> None:
@@ -127,10 +61,63 @@ def test_every_sample_decodes_and_carries_its_prompt(report: Path) -> None:
     images = re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="([^"]*)"', page)
     assert [alt for _, alt in images] == [
         *(f"a photo of a coat &amp; a bag, {i}" for i in (0, 4, 7)),  # evenly spread
+        *(f"a photo of a coat &amp; a bag, {i}" for i in (8, 9)),  # left out
         *(f"sample {i} of noise" for i in (1, 2, 3)),
+        *(f"coat 1, {source}, {model} at w2a4" for model in ("resnet", "vit") for source in ("mixup", "noise")),
     ]
     for encoded, _ in images:
         assert Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB").size == (32, 32)
+
+
+def test_samples_say_their_scores_and_why_they_were_left_out(report: Path) -> None:
+    page = (report / "index.html").read_text()
+    captions = re.findall(r"<figcaption>(a photo.*?)\s*</figcaption>", page, re.DOTALL)
+    prompt = "a photo of a coat &amp; a bag, "
+    assert captions == [
+        f"{prompt}0",
+        f"{prompt}4<small>pixel deviation 71.6</small><small>log likelihood -2</small>",
+        f"{prompt}7",
+        f"{prompt}8 <b>blank</b>",
+        f"{prompt}9 <b>near-duplicate of &lt;3&gt;</b>",
+    ]
+
+
+def test_flipped_images_say_what_they_are_taken_for(report: Path) -> None:
+    page = (report / "index.html").read_text()
+    assert page.count("coat<small>float: coat</small><small>quantized: <b>bag &lt;b&gt;</b></small>") == 4
+
+
+def test_curves_are_thinned_and_units_equally_wide(report: Path) -> None:
+    table = pd.read_csv(report / "curves.csv")
+    assert list(table) == ["model", "precision", "source", "unit", "position", "loss", "gradient_norm"]
+    cell = table[(table.model == "vit") & (table.source == "noise")]
+    assert cell.groupby("unit", sort=False).size().to_dict() == {"conv1": 20, "layer1.0": 7, "fc": 20, "network": 20}
+    assert cell.groupby("unit", sort=False).position.max().tolist() == [1, 2, 3, 4]
+    assert cell.gradient_norm.iloc[0] == pytest.approx(300 * (1 + 1 / 2 + 1 / 3) / 3, rel=1e-4)
+
+
+def test_every_chart_is_there_and_named(report: Path) -> None:
+    page = (report / "index.html").read_text()
+    for model in ("resnet", "vit"):
+        for chart in (
+            "Norm of the gradient along reconstruction",
+            "Divergence of each layer quantized alone",
+            "Histograms of conv1",
+            "Histograms of fc &lt;x&gt;",
+        ):
+            assert page.count(f'aria-label="{chart}, {model} at w2a4"') == 1
+
+
+def test_calibration_images_are_compared_with_labelled_ones_where_that_is_known(data: Path, report: Path) -> None:
+    assert "against labelled ones" not in (report / "index.html").read_text()
+    path = data / "evaluation/noise-resnet-w2a4/metrics.json"
+    fidelity = {"kernel_distance": 0.01234, "recall": None}
+    write_json(path, {**json.loads(path.read_text()), "calibration": fidelity})
+    write_report(data, AXES, Report(samples=SAMPLES), data / "report")
+    page = (data / "report/index.html").read_text()
+    assert page.count("Calibration images against labelled ones</h2>") == 1
+    assert "<th>kernel distance</th><th>recall</th>" in page
+    assert "<tr><th>noise</th><td>0.01234</td><td>\u2013</td></tr>" in page
 
 
 def test_the_findings_follow_the_numbers(data: Path, report: Path) -> None:
@@ -143,8 +130,8 @@ def test_the_findings_follow_the_numbers(data: Path, report: Path) -> None:
     path = data / "evaluation/noise-resnet-w2a4/metrics.json"
     metrics = json.loads(path.read_text())
     write_json(path, {**metrics, "reconstructed": result(88.0, 95.0)})
-    write_report(data, AXES, Report(samples=SAMPLES), report)
-    page = (report / "index.html").read_text()
+    write_report(data, AXES, Report(samples=SAMPLES), data / "report")
+    page = (data / "report/index.html").read_text()
     assert "resnet at w2a4: mixup and noise tie as the most accurate data-free source" in page
     assert "mixup in 1, a tie in 1." in page
 
@@ -160,6 +147,13 @@ def test_the_findings_follow_the_numbers(data: Path, report: Path) -> None:
         "preview/mixup-resnet/summary.json",
         "preview/mixup-resnet/samples.csv",
         "preview/noise-resnet/images.npy",
+        "preview/mixup-resnet/dropped.npy",
+        "quantized/noise-resnet-w2a4/curves.csv",
+        "evaluation/noise-resnet-w2a4/sensitivity.csv",
+        "evaluation/mixup-resnet-w2a4/histograms.json",
+        "evaluation/noise-resnet-w2a4/predictions.csv",
+        "evaluation/noise-resnet-w2a4/flipped.csv",
+        "evaluation/noise-resnet-w2a4/flipped.npy",
     ],
 )
 def test_an_absent_artifact_is_named_and_nothing_is_written(data: Path, path: str) -> None:
@@ -177,10 +171,48 @@ def test_metrics_of_another_form_are_an_input_error(data: Path) -> None:
 
 
 def test_bad_images_are_counted(report: Path) -> None:
-    assert "Left out: 2 blank, 1 duplicate." in (report / "index.html").read_text()
+    assert "Left out: 2 blank, 1 near-duplicate." in (report / "index.html").read_text()
 
 
 def test_lineage_says_which_sources_are_data_free(report: Path) -> None:
     page = (report / "index.html").read_text()
-    rows = re.findall(r"<tr><th>(\w+)</th>\s*<td>[^<]*→ calibration set</td>\s*<td>([^<]*)</td>", page)
+    rows = re.findall(r"<tr><th>(\w+)</th>\s*<td[^>]*>[^<]*→ calibration set</td>\s*<td>([^<]*)</td>", page)
     assert rows == [(source, "none") for source in AXES.sources]
+
+
+def test_origin_of_every_kind_of_source() -> None:
+    axes = Axes(
+        recipes=["mixup"],
+        treated=["mixup"],
+        treatments=["filtered"],
+        noise=["noise"],
+        distilled=["distilled"],
+        real=["real"],
+        sources=["mixup", "mixup-filtered", "noise", "distilled", "real"],
+        models=["resnet"],
+        precisions=["w2a4"],
+    )
+    assert {source: origin(axes, source).split(" → ")[:2] for source in axes.sources} == {
+        "mixup": ["class names", "prompts"],
+        "mixup-filtered": ["data/synthetic/mixup", "treat (filtered)"],
+        "noise": ["seeded noise", "calibration set"],
+        "distilled": ["the classifier alone", "distilled images"],
+        "real": ["real images", "calibration set"],
+    }
+
+
+def test_confusions_are_counted_against_the_float_network() -> None:
+    predictions = pd.DataFrame({"label": [0, 0, 2, 2], "float": [0, 0, 0, 2], "reconstructed": [0, 2, 0, 5]})
+    changed = confusion(predictions, ["coat", "bag"])
+    assert changed.classes == ["coat", "bag", "class 5"]
+    assert changed.counts.tolist() == [[-1, 1, 0], [0, -1, 1], [0, 0, 0]]
+    assert [(c.label, c.predicted, c.number) for c in changed.largest()] == [("coat", "bag", 1), ("bag", "class 5", 1)]
+    assert [changed.shade(number) for number in (1, 0, -1)] == ["more4", "", "less4"]
+
+
+def test_many_classes_are_listed_by_their_largest_change() -> None:
+    labels = np.arange(21).repeat(2)
+    predictions = pd.DataFrame({"label": labels, "float": labels, "reconstructed": [1, 1, *labels[2:]]})
+    changed = confusion(predictions, [f"c{i}" for i in range(21)])
+    assert not changed.tabular
+    assert [(c.label, c.predicted, c.number) for c in changed.largest()] == [("c0", "c1", 2)]

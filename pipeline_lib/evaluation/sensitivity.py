@@ -1,0 +1,38 @@
+"""What each layer costs by itself: the float network with that layer alone quantized."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from pipeline_lib.quantization.quantizers import QuantLayer
+from pipeline_lib.quantization.step import class_divergence
+
+COLUMNS = ["layer", "weight_bits", "activation_bits", "divergence"]
+
+
+@torch.inference_mode()
+def sensitivity(
+    twin: nn.Module, quantized: nn.Module, layers: Sequence[str], batches: Sequence[Tensor]
+) -> pd.DataFrame:
+    """A row a layer, with COLUMNS: its bits, and the divergence in nats of its classes from the float network's.
+
+    Quantized are the layer's weight and its own reading of its input; a layer that shares the quantizer stays float.
+    Operands of attention and residual sums are no layers and stay float throughout. The divergence is the
+    Kullback-Leibler divergence KL(float || quantized), the mean over all images. `twin` is as it was afterwards.
+    """
+    images = sum(len(batch) for batch in batches)
+    targets = [twin(batch).double() for batch in batches]
+    rows = []
+    for name in layers:
+        plain, layer = twin.get_submodule(name), quantized.get_submodule(name)
+        assert isinstance(layer, QuantLayer)
+        twin.set_submodule(name, layer)
+        total = sum(
+            float(class_divergence(twin(batch).double(), target)) * len(batch)
+            for batch, target in zip(batches, targets, strict=True)
+        )
+        twin.set_submodule(name, plain)
+        rows.append((name, layer.weight_bits, layer.input_quantizer.bits, total / images))
+    return pd.DataFrame(rows, columns=COLUMNS)

@@ -1,0 +1,58 @@
+"""How quantization changes which class is taken for which."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+MOST_CLASSES = 20  # that a table of all pairs is legible with
+LARGEST = 20  # changes that are listed where there are more
+SHADES = 4
+
+
+@dataclass(frozen=True)
+class Change:
+    """Images of one class that are taken for another, more of them or fewer than by the float network."""
+
+    label: str
+    predicted: str
+    number: int
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Counts of the reconstructed network minus those of the float one."""
+
+    classes: list[str]
+    counts: np.ndarray  # (labels, predictions)
+
+    @property
+    def tabular(self) -> bool:
+        """Whether there are few enough classes to show every pair."""
+        return len(self.classes) <= MOST_CLASSES
+
+    def shade(self, number: int) -> str:
+        """CSS class of a count: more1 to more4 or less1 to less4 by its size, empty for 0."""
+        level = int(np.ceil(SHADES * abs(number) / max(1, np.abs(self.counts).max())))
+        return f"{'more' if number > 0 else 'less'}{level}" if number else ""
+
+    def largest(self) -> list[Change]:
+        """The confusions that changed most, largest first."""
+        confused = self.counts * (1 - np.eye(len(self.classes), dtype=int))
+        order = np.argsort(-np.abs(confused), axis=None, kind="stable")[:LARGEST]
+        pairs = zip(*np.unravel_index(order, confused.shape), strict=True)
+        return [Change(self.classes[i], self.classes[j], int(confused[i, j])) for i, j in pairs if confused[i, j]]
+
+
+def confusion(predictions: pd.DataFrame, labelled: list[str]) -> Confusion:
+    """From a cell's predictions: label, float, reconstructed, classes as indices.
+
+    labelled: names of the classes that labels have, in order. A class that is predicted alone goes by its index.
+    """
+    names = dict(zip(sorted(predictions["label"].unique()), labelled, strict=True))
+    found = sorted(np.unique(predictions))
+    positions = predictions.replace({index: position for position, index in enumerate(found)}).astype(int)
+    counts = np.zeros((len(found), len(found)), int)
+    np.add.at(counts, (positions["label"], positions["reconstructed"]), 1)
+    np.add.at(counts, (positions["label"], positions["float"]), -1)
+    return Confusion([names.get(index, f"class {index:.0f}") for index in found], counts)

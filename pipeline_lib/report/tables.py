@@ -1,0 +1,129 @@
+"""What the page shows of the other stages' files, read and checked."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline_lib.artifacts.records import read_json
+from pipeline_lib.errors import InputError
+from pipeline_lib.params.base import validate
+from pipeline_lib.report.leaderboard import Artifact, require
+
+BLOCK_COLUMNS = ["unit", "loss_before", "loss_after", "held_out_before", "held_out_after"]
+CURVE_COLUMNS = ["unit", "iteration", "loss", "gradient_norm"]
+GAP_COLUMNS = ["unit", "calibration", "labelled"]
+SENSITIVITY_COLUMNS = ["layer", "weight_bits", "activation_bits", "divergence"]
+FLIPPED_COLUMNS = ["key", "label", "float", "reconstructed"]
+PREDICTION_COLUMNS = ["label", "float", "reconstructed"]
+SAMPLE_COLUMNS = ["key", "prompt", "scores", "kept", "reason"]
+POINTS = 20  # of a unit's curves
+
+
+class Weight(Artifact):
+    """Of one layer."""
+
+    bits: int
+    shape: list[int]
+    granularity: str
+
+
+class Activation(Artifact):
+    """Of one quantizer."""
+
+    bits: int
+    granularity: str
+    kind: str = "uniform"
+
+
+class BitMap(Artifact):
+    """quantization.json, as far as it is shown."""
+
+    weights: dict[str, Weight]
+    activations: dict[str, Activation]
+    simulation_only: bool
+
+    @property
+    def size(self) -> int:
+        """Number of quantized weights."""
+        return sum(math.prod(weight.shape) for weight in self.weights.values())
+
+    @property
+    def mean_bits(self) -> float:
+        """Bits a weight."""
+        return sum(weight.bits * math.prod(weight.shape) for weight in self.weights.values()) / self.size
+
+
+class Histogram(Artifact):
+    """Counts in bins of equal width from lo to hi, and the range that the quantizer can represent."""
+
+    lo: float
+    hi: float
+    counts: list[int]
+    clip_lo: float
+    clip_hi: float
+
+
+class LayerHistograms(Artifact):
+    """Of what a layer multiplies, in float."""
+
+    weight: Histogram
+    input: Histogram
+
+
+def read_table(path: Path, columns: list[str], text: tuple[str, ...] = ()) -> pd.DataFrame:
+    """Some columns of a CSV: those of `text` as they stand, the others numbers.
+
+    Raises:
+        InputError: absent, or other columns.
+    """
+    types = {column: str if column in text else float for column in columns}
+    try:
+        return pd.read_csv(require(path), usecols=columns, dtype=types, keep_default_na=False)
+    except ValueError as error:
+        wanted = ", ".join(columns)
+        raise InputError(f"{path}: expected columns {wanted} ({error}); `dvc repro` makes it anew") from None
+
+
+def read_histograms(path: Path) -> dict[str, LayerHistograms]:
+    """histograms.json, by layer.
+
+    Raises:
+        InputError: absent, or not as evaluation writes it.
+    """
+    return {layer: validate(LayerHistograms, value, layer, path) for layer, value in read_json(require(path)).items()}
+
+
+def read_pixels(path: Path) -> np.ndarray:
+    """Images uint8 (n, h, w, 3), memory-mapped.
+
+    Raises:
+        InputError: absent, or not a numpy file.
+    """
+    try:
+        images: np.ndarray = np.load(require(path), mmap_mode="r")
+        return images
+    except ValueError as error:
+        raise InputError(f"{path}: not a numpy file ({error}); `dvc checkout` restores it") from None
+
+
+def read_curves(paths: dict[str, Path]) -> pd.DataFrame:
+    """Some cells' curves.csv by source: columns source, unit, position, loss, gradient_norm.
+
+    Position counts units, so that units of different length are equally wide: 1.5 is the middle of the second. Each
+    unit has at most POINTS rows, means of as many stretches.
+    """
+    thinned = []
+    for source, path in paths.items():
+        table = read_table(path, CURVE_COLUMNS, ("unit",))
+        for number, (unit, curve) in enumerate(table.groupby("unit", sort=False)):
+            rows = np.arange(len(curve))
+            stretch = rows * min(POINTS, len(rows)) // len(rows)
+            means = curve[["loss", "gradient_norm"]].groupby(stretch).mean()
+            last = curve["iteration"].groupby(stretch).max()
+            means.insert(0, "position", number + last / curve["iteration"].max())
+            means.insert(0, "unit", unit)
+            means.insert(0, "source", source)
+            thinned.append(means)
+    return pd.concat(thinned, ignore_index=True)

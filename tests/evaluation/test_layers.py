@@ -1,0 +1,170 @@
+"""What evaluation says of single layers, and the images that quantization turned, against known answers."""
+
+import copy
+
+import numpy as np
+import pandas as pd
+import pytest
+import timm
+import torch
+from torch import nn
+
+from pipeline_lib.evaluation.flipped import COUNT, flipped
+from pipeline_lib.evaluation.histograms import BINS, histograms
+from pipeline_lib.evaluation.networks import float_twin
+from pipeline_lib.evaluation.sensitivity import sensitivity
+from pipeline_lib.params.everything import read_everything
+from pipeline_lib.params.reconstruct import Precision
+from pipeline_lib.quantization.attach import attach, fold, make_scheme, quant_layers
+from pipeline_lib.quantization.dataflow import layers, observe
+from pipeline_lib.quantization.initialise import layer_norm_readers, search_ranges
+from tests.conftest import CLASSIFIERS, ROOT
+
+PRESET = read_everything(ROOT / "pipeline_lib/presets/default.yaml")
+METHODS = {family: PRESET.methods[getattr(PRESET.reconstruct, family)] for family in ("cnn", "vit")}
+Quantized = tuple[nn.Module, nn.Module, torch.Tensor, list[str], torch.Tensor]
+
+
+def quantized(model: str, bits: int, *, ranges: bool = True) -> Quantized:
+    """The float network, folded; it rounded to nearest; a blank batch; its layers; images."""
+    name, arguments, size = CLASSIFIERS[model]
+    torch.manual_seed(0)
+    reference = timm.create_model(name, num_classes=10, **arguments).eval().requires_grad_(False)
+    for module in reference.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.weight.data.uniform_(0.2, 5)
+            module.bias.data.normal_()
+        if isinstance(module, nn.BatchNorm2d):
+            module.weight.data.uniform_(0.6, 1.2)  # timm begins the last of each block with 0
+    with torch.no_grad():
+        reference.get_classifier().weight.normal_(0, 0.5)  # timm's are so small that all classes are alike
+    images = torch.randn(6, 3, size, size)
+    blank = fold(reference, (3, size, size))
+    calls = observe(reference, blank)
+    precision = Precision(weight_bits=bits, activation_bits=bits, cnn_policy="all", vit_policy="all")
+    network = copy.deepcopy(reference)
+    attach(network, blank, make_scheme(network, blank, precision, "log-sqrt2", METHODS))
+    if ranges:
+        search_ranges(network, [images], layer_norm_readers(calls), "lp")
+        for layer in quant_layers(network).values():
+            layer.freeze(layer.nearest())
+    return reference, network, blank, layers(calls), images
+
+
+@pytest.mark.parametrize("model", CLASSIFIERS)
+def test_the_twin_is_the_float_network_and_the_quantized_one_is_not(model: str) -> None:
+    reference, network, blank, _, images = quantized(model, 2)
+    expected = reference(images)
+    tolerance = 1e-5 * expected.abs().max().item()
+    assert torch.allclose(float_twin(reference, network, blank)(images), expected, rtol=0, atol=tolerance)
+    assert not torch.allclose(network(images), expected, rtol=0, atol=1e3 * tolerance)
+
+
+def test_the_twin_of_a_norm_with_dead_channels_is_finite() -> None:
+    reference, network, blank, _, images = quantized("vit", 4)
+    for net in (reference, network):
+        net.blocks[0].norm1.weight[3] = 0
+    network.blocks[0].norm1.bias[3] = 7.0  # whatever the reparameterisation made of it
+    twin = float_twin(reference, network, blank)
+    assert torch.allclose(twin(images), reference(images), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("model", CLASSIFIERS)
+def test_a_layer_at_more_bits_diverges_less(model: str) -> None:
+    tables = {}
+    for bits in (2, 8):
+        reference, network, blank, names, images = quantized(model, bits)
+        twin, before = float_twin(reference, network, blank), network(images)
+        plain = twin(images)
+        tables[bits] = sensitivity(twin, network, names, images.split(4))
+        assert torch.equal(twin(images), plain) and torch.equal(network(images), before), "both are as they were"
+        assert tables[bits]["layer"].tolist() == names
+        assert (tables[bits][["weight_bits", "activation_bits"]] == bits).all(axis=None)
+        assert (tables[bits]["divergence"] > 0).all()
+    assert (tables[8]["divergence"] < tables[2]["divergence"]).all()
+
+
+def test_sensitivity_is_the_divergence_of_that_layer_alone() -> None:
+    reference, network, blank, names, images = quantized("resnet", 2)
+    table = sensitivity(float_twin(reference, network, blank), network, names, [images])
+    name = "layer2.0.conv1"  # whose input downsample.0 reads through the same quantizer: there it stays float
+    layer = network.get_submodule(name)
+    assert layer.input_quantizer is network.get_submodule("layer2.0.downsample.0").input_quantizer
+    p = reference(images).double().softmax(1)
+    reference.set_submodule(name, layer)
+    q = reference(images).double().softmax(1)
+    expected = (p * (p / q).log()).sum(1).mean().item()
+    assert table.set_index("layer").divergence[name] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("model", CLASSIFIERS)
+def test_nothing_quantized_is_no_divergence(model: str) -> None:
+    reference, network, blank, names, images = quantized(model, 2, ranges=False)
+    table = sensitivity(float_twin(reference, network, blank), network, names, [images])
+    assert table["divergence"].tolist() == [0] * len(names)
+
+
+@pytest.mark.parametrize("model", CLASSIFIERS)
+def test_histograms_count_every_value_between_its_extremes(model: str) -> None:
+    reference, network, blank, names, images = quantized(model, 4)
+    twin = float_twin(reference, network, blank)
+    found = histograms(twin, network, names, images)
+    assert list(found) == names
+    for name in names:
+        weight = twin.get_submodule(name).weight
+        assert sum(found[name]["weight"]["counts"]) == weight.numel()
+        assert found[name]["weight"]["lo"] == pytest.approx(weight.min().item())
+        assert found[name]["weight"]["hi"] == pytest.approx(weight.max().item())
+        assert all(len(found[name][part]["counts"]) == BINS for part in ("weight", "input"))
+    first = found[names[0]]["input"]
+    assert sum(first["counts"]) == images.numel()
+    assert (first["lo"], first["hi"]) == pytest.approx((images.min().item(), images.max().item()))
+
+
+@pytest.mark.parametrize("model", CLASSIFIERS)
+def test_clip_lines_are_the_ends_of_the_quantizers_grid(model: str) -> None:
+    """Values far beyond the grid come out at its ends."""
+    reference, network, blank, names, images = quantized(model, 4)
+    found = histograms(float_twin(reference, network, blank), network, names, images)
+    for name in names:
+        layer = network.get_submodule(name)
+        ends = layer.input_quantizer(torch.tensor([-1e6, 1e6])).tolist()
+        assert [found[name]["input"]["clip_lo"], found[name]["input"]["clip_hi"]] == pytest.approx(ends)
+        lowest, highest = found[name]["weight"]["clip_lo"], found[name]["weight"]["clip_hi"]
+        layer.freeze(torch.zeros_like(layer.integers))
+        assert layer.weight.min().item() == pytest.approx(lowest)
+        layer.freeze(torch.full_like(layer.integers, layer.qmax))
+        assert layer.weight.max().item() == pytest.approx(highest)
+
+
+def predictions(rows: list[tuple[int, int, int]]) -> pd.DataFrame:
+    table = pd.DataFrame(rows, columns=["label", "float", "reconstructed"])
+    table.insert(0, "key", [f"{i:03d}" for i in range(len(rows))])
+    return table.assign(nearest=0)
+
+
+def test_flipped_are_right_before_and_wrong_after() -> None:
+    table = predictions([(0, 0, 0), (0, 0, 1), (1, 0, 1), (1, 0, 0), (1, 1, 0)])
+    images = [np.full((4, 5, 3), i, np.uint8) for i in range(5)]
+    rows, pixels = flipped(table, images, ["a", "b"], (4, 5))
+    assert rows.to_dict("list") == {
+        "key": ["001", "004"],
+        "label": ["a", "b"],
+        "float": ["a", "b"],
+        "reconstructed": ["b", "a"],
+    }
+    assert pixels.dtype == np.uint8
+    assert pixels[:, 0, 0, 0].tolist() == [1, 4]
+
+
+def test_flipped_are_the_first_and_no_more_images_are_read() -> None:
+    images = iter([np.zeros((4, 5, 3), np.uint8)] * 40)
+    rows, pixels = flipped(predictions([(0, 0, 1)] * 40), images, ["a", "b"], (4, 5))
+    assert len(rows) == len(pixels) == COUNT
+    assert len(list(images)) == 40 - COUNT
+
+
+def test_nothing_flipped_is_an_empty_array_of_the_size() -> None:
+    rows, pixels = flipped(predictions([(0, 0, 0)]), iter(()), ["a", "b"], (4, 5))
+    assert list(rows) == ["key", "label", "float", "reconstructed"] and not len(rows)
+    assert pixels.shape == (0, 4, 5, 3) and pixels.dtype == np.uint8

@@ -1,0 +1,19 @@
+"""`dvc plots show` on a finished pipeline."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from tests.pipeline.conftest import run
+
+
+def test_plots_show_the_leaderboard_and_the_curves(finished: Path) -> None:
+    shown = json.loads(run(finished, "dvc", "plots", "show", "--json"))["data"]
+    tables = {name: pd.DataFrame(plot["content"]["data"]["values"]) for name, (plot,) in shown.items()}
+    accuracy = tables["accuracy of the reconstructed networks"]
+    expected = pd.read_csv(finished / "data/report/leaderboard.csv")
+    assert accuracy["top1"].astype(float).tolist() == expected["top1"].tolist()
+    for name in ("gradient norm along reconstruction", "loss along reconstruction"):
+        assert set(tables[name]["source"]) == {"noise", "mixup"}
+    assert "<DVC_METRIC" not in json.dumps([plot["content"] for (plot,) in shown.values()])
