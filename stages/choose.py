@@ -1,4 +1,4 @@
-"""Choose the source that each network is delivered with, without labels or real images."""
+"""Choose the source that each network is calibrated on, without labels or real images."""
 
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from stages.command import run
 
 
 def main() -> None:
-    """Write data/chosen/: ranking.csv, and MODEL-PRECISION/ with the checkpoint of the chosen source."""
-    axes, task, out = read(Axes, "axes"), read(Task, "task"), Path("data/chosen")
+    """Write data/choice/ranking.csv: for each model and precision the sources, their scores, and which is chosen."""
+    axes, task, out = read(Axes, "axes"), read(Task, "task"), Path("data/choice/ranking.csv")
     with recorded("choose", "choose", ("torch", "timm", "safetensors"), [out]) as facts:
         facts |= choose(
             data=Path("data"),

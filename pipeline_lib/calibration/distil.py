@@ -97,7 +97,7 @@ def _optimise(
     lowest, highest = (0 - mean) / std, (1 - mean) / std
     images = noise.clamp(lowest, highest).contiguous(memory_format=torch.channels_last).requires_grad_()
     optimiser = torch.optim.Adam([images], lr=params.learning_rate)
-    curve: list[float] = []
+    curve: list[Tensor] = []  # on the device: to read a loss would wait for it
     for _ in range(params.iterations):
         loss = _loss(seen, images, network(images), labels)
         optimiser.zero_grad()
@@ -105,10 +105,11 @@ def _optimise(
         optimiser.step()
         with torch.no_grad():
             images.clamp_(lowest, highest)  # pixels that no image can have would distort the statistics
-        curve.append(loss.item())
-        bar.advance(1, f"loss {curve[0]:.3f} -> {curve[-1]:.3f}")
+        curve.append(loss.detach())
+        bar.advance(1)
+    ends = [round(float(loss), 4) for loss in (curve[0], curve[-1])]
     pixels = ((images.detach() * std + mean) * 255).round().clamp(0, 255).byte()
-    return pixels.permute(0, 2, 3, 1).cpu().numpy(), [round(value, 4) for value in (curve[0], curve[-1])]
+    return pixels.permute(0, 2, 3, 1).cpu().numpy(), ends
 
 
 def _noise(size: list[int], seed: int, key: str) -> Tensor:

@@ -22,6 +22,7 @@ from pipeline_lib.report.tables import (
     BLOCK_COLUMNS,
     GAP_COLUMNS,
     PREDICTION_COLUMNS,
+    RANKING_COLUMNS,
     SENSITIVITY_COLUMNS,
     BitMap,
     read_curves,
@@ -39,6 +40,8 @@ class Part:
     setting: Setting
     finding: str
     best: list[str]
+    scores: dict[str, float]  # agreement on images kept back, by source, that needs no labels
+    chosen: str  # by these scores, or by name
     accuracy: str
     losses: dict[str, str]  # chart by source
     curves: pd.DataFrame
@@ -105,10 +108,14 @@ def _part(data: Path, board: Board, setting: Setting) -> Part:
     shown = (board.best(setting) or list(setting.cells))[0]
     histograms = read_histograms(evaluation[shown] / "histograms.json")
     classes = list(setting.float_result.per_class)
+    ranking = read_table(data / "choice/ranking.csv", RANKING_COLUMNS, ("model", "precision", "source", "chosen"))
+    ranking = ranking[(ranking["model"] == setting.model) & (ranking["precision"] == setting.precision)]
     return Part(
         setting=setting,
         finding=describe(board, setting),
         best=board.best(setting),
+        scores=dict(zip(ranking["source"], ranking["agreement"], strict=True)),
+        chosen=ranking.loc[ranking["chosen"] == "True", "source"].item(),
         accuracy=figures.accuracy_chart(setting),
         losses=figures.loss_charts(blocks, setting.title),
         curves=curves,

@@ -17,6 +17,7 @@ GAP_COLUMNS = ["unit", "calibration", "labelled"]
 SENSITIVITY_COLUMNS = ["layer", "weight_bits", "activation_bits", "divergence"]
 FLIPPED_COLUMNS = ["key", "label", "float", "reconstructed"]
 PREDICTION_COLUMNS = ["label", "float", "reconstructed"]
+RANKING_COLUMNS = ["model", "precision", "source", "agreement", "chosen"]
 SAMPLE_COLUMNS = ["key", "prompt", "scores", "kept", "reason"]
 POINTS = 20  # of a unit's curves
 

@@ -25,24 +25,27 @@ def cells(workspace: Path, stage: Callable[..., int]) -> Path:
     return workspace
 
 
-def test_the_better_source_is_chosen_and_delivered(cells: Path, stage: Callable[..., int]) -> None:
+def test_the_better_source_is_chosen(cells: Path, stage: Callable[..., int]) -> None:
     (cells / "world/test/labels-idx1-ubyte.gz").unlink()
-    assert stage("choose") == 0, "labels are not looked at"
-    ranking = pd.read_csv(cells / "data/chosen/ranking.csv").set_index("source")
+    (cells / "world/real.tar").unlink()
+    assert stage("choose") == 0, "labels and real images are not looked at"
+    ranking = pd.read_csv(cells / "data/choice/ranking.csv").set_index("source")
     assert list(ranking.index) == ["noise", "mixup"], "real images do not compete"
     assert ranking["chosen"].to_dict() == {"noise": False, "mixup": True}
     assert ranking.loc["mixup", "agreement"] > ranking.loc["noise", "agreement"]
-    for name in ("model.safetensors", "quantization.json"):
-        delivered = cells / "data/chosen/resnet-w4a4" / name
-        assert delivered.read_bytes() == (cells / "data/quantized/mixup-resnet-w4a4" / name).read_bytes()
+    assert (cells / ranking.loc["mixup", "checkpoint"] / "model.safetensors").exists()
 
 
 def test_a_source_may_be_named(cells: Path, stage: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
-    for source in ("noise", "real"):
+    for source, others in (("noise", {"mixup": False}), ("real", {"noise": False, "mixup": False})):
         edit_params(cells / "params.yaml", **{"choose.calibration": source})
         assert stage("choose") == 0
-        delivered = cells / "data/chosen/resnet-w4a4/model.safetensors"
-        assert delivered.read_bytes() == (cells / f"data/quantized/{source}-resnet-w4a4/model.safetensors").read_bytes()
+        ranking = pd.read_csv(cells / "data/choice/ranking.csv").set_index("source")
+        assert ranking["chosen"].to_dict() == {source: True, **others}
     edit_params(cells / "params.yaml", **{"choose.calibration": "best"})
     assert stage("choose") == 2
     assert "expected auto or one of noise, mixup, real" in capsys.readouterr().err
+    axes = {"axes.recipes": [], "axes.sources": ["noise", "real"]}
+    edit_params(cells / "params.yaml", **axes, **{"choose.calibration": "auto"})
+    assert stage("choose") == 2
+    assert "name a source instead" in capsys.readouterr().err

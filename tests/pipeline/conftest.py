@@ -79,7 +79,7 @@ def _finish(world: Path, clone: Path) -> None:
     run(clone, "git", "init", "-q")
     commit(clone, "clone")
     everything = {"prompts@mixup", "synthesize@mixup", "calibrate@mixup-resnet", "calibrate-noise@noise-resnet"}
-    everything |= {"evaluate-float@resnet", "report"} | cells("reconstruct") | cells("evaluate")
+    everything |= {"evaluate-float@resnet", "choose", "report"} | cells("reconstruct") | cells("evaluate")
     assert repro(clone) == everything
     assert (clone / "data/report/leaderboard.csv").read_text().count("\n") == 1 + 1 + 2 * len(CELLS)
     assert repro(clone) == set(), "a second run has nothing to do"

@@ -33,7 +33,8 @@ def unchanged(clone: Path) -> Iterator[None]:
 
 
 MIXUP_CELLS = {cell for cell in CELLS if cell.startswith("mixup")}
-AFTER_CALIBRATION = {f"{stage}@{cell}" for stage in ("reconstruct", "evaluate") for cell in MIXUP_CELLS} | {"report"}
+LAST = {"choose", "report"}
+AFTER_CALIBRATION = {f"{stage}@{cell}" for stage in ("reconstruct", "evaluate") for cell in MIXUP_CELLS} | LAST
 
 
 @pytest.mark.usefixtures("unchanged")
@@ -46,8 +47,8 @@ AFTER_CALIBRATION = {f"{stage}@{cell}" for stage in ("reconstruct", "evaluate") 
             {"prompts@mixup", "synthesize@mixup", "calibrate@mixup-resnet"} | AFTER_CALIBRATION,
         ),
         ("synthesize.seed", 1, {"synthesize@mixup", "calibrate@mixup-resnet"} | AFTER_CALIBRATION),
-        ("precisions.w2a4.weight_bits", 3, cells("reconstruct", "w2a4") | cells("evaluate", "w2a4") | {"report"}),
-        ("reconstruct.seed", 1, cells("reconstruct") | cells("evaluate") | {"report"}),
+        ("precisions.w2a4.weight_bits", 3, cells("reconstruct", "w2a4") | cells("evaluate", "w2a4") | LAST),
+        ("reconstruct.seed", 1, cells("reconstruct") | cells("evaluate") | LAST),
         ("evaluate.confidence", 0.9, {"evaluate-float@resnet", "report"} | cells("evaluate")),
         ("runtime.workers", 1, set()),
     ],
@@ -62,7 +63,7 @@ def test_a_changed_parameter_reruns_what_follows_it(clone: Path, key: str, value
     [
         # A comment does not change the bytes: what follows an unchanged out does not run.
         ("synthesis", "plan.py", {"synthesize@mixup"}),
-        ("quantization", "ranges.py", cells("reconstruct") | cells("evaluate") | {"evaluate-float@resnet"}),
+        ("quantization", "ranges.py", cells("reconstruct") | cells("evaluate") | {"evaluate-float@resnet", "choose"}),
     ],
 )
 def test_a_changed_line_of_code_reruns_the_stages_that_import_it(

@@ -111,6 +111,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             samples.loc[4, "scores"] = json.dumps({"pixel_deviation": 71.585, "log_likelihood": -2})
         samples.to_csv(folder / "samples.csv", index=False)
         write_json(folder / "summary.json", {"images": 8, "left_out": left_out})
+    choice = [
+        {"model": model, "precision": "w2a4", "source": source, "agreement": score, "on_mixup": score, "chosen": chosen}
+        for model in ("resnet", "vit")
+        for source, score, chosen in (("mixup", 81.25, model == "resnet"), ("noise", 82.5, model == "vit"))
+    ]
+    (data / "choice").mkdir()
+    pd.DataFrame(choice).to_csv(data / "choice/ranking.csv", index=False)
     write_report(data, AXES, Report(samples=SAMPLES), data / "report")
     return data
 

@@ -120,6 +120,14 @@ def test_calibration_images_are_compared_with_labelled_ones_where_that_is_known(
     assert "<tr><th>noise</th><td>0.01234</td><td>\u2013</td></tr>" in page
 
 
+def test_what_was_chosen_without_labels_is_held_against_the_best(report: Path) -> None:
+    page = re.sub(r"\s+", " ", (report / "index.html").read_text())
+    row = '<tr><th>{} at w2a4</th> <td class="left">mixup 81.2, noise 82.5</td> <td class="left">{}</td>'
+    row += "<td>{}</td> <td>{}</td></tr>"
+    assert row.format("resnet", "mixup", "88.00", "+0.00") in page
+    assert row.format("vit", "noise", "50.00", "-28.00") in page
+
+
 def test_the_findings_follow_the_numbers(data: Path, report: Path) -> None:
     page = (report / "index.html").read_text()
     assert "resnet at w2a4: mixup is the most accurate data-free source, 88.00% (87.50 to 88.50)" in page
@@ -153,6 +161,7 @@ def test_the_findings_follow_the_numbers(data: Path, report: Path) -> None:
         "evaluation/mixup-resnet-w2a4/histograms.json",
         "evaluation/noise-resnet-w2a4/predictions.csv",
         "evaluation/noise-resnet-w2a4/flipped.csv",
+        "choice/ranking.csv",
         "evaluation/noise-resnet-w2a4/flipped.npy",
     ],
 )
