@@ -15,6 +15,7 @@ repro: $(VENV)/requirements.installed
 	dvc repro --glob 'calibrate*' 'treat*' 'distil*' 'evaluate-float@*'
 	$(CELLS) | xargs -P $(JOBS) -n $$(( 2 * (($$($(CELLS) | wc -l) / 2 + $(JOBS) - 1) / $(JOBS)) )) \
 		dvc --wait-for-lock repro --single-item
+	dvc stage list --name-only | grep '^study' | xargs -r -P $(JOBS) -n 1 dvc --wait-for-lock repro --single-item
 	dvc repro
 
 test: $(VENV)/requirements-dev.installed

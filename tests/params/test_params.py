@@ -27,6 +27,15 @@ def test_presets_are_valid(preset: Path) -> None:
     read_everything(preset)
 
 
+def test_the_study_quantizes_as_the_default_does() -> None:
+    default, study = (yaml.safe_load((PRESETS / f"{name}.yaml").read_text()) for name in ("default", "study"))
+    for params in (default, study):
+        del params["axes"], params["study"]["axes"], params["reconstruct"]["held_out"], params["evaluate"]["fraction"]
+        for recipe in params["prompts"].values():
+            del recipe["count"]
+    assert study == default
+
+
 def test_params_file_is_the_default_preset() -> None:
     assert (ROOT / "params.yaml").read_text() == (PRESETS / "default.yaml").read_text()
 
