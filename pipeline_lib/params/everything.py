@@ -43,10 +43,19 @@ def read_everything(path: Path = PARAMS_FILE) -> Params:
     """Validate the file as a whole: each section, and that the axes name what is defined."""
     content: dict[str, Any] = load(path)
     params = validate(Params, content, "", path)
-    for axis, section in (("recipes", "prompts"), ("treatments", "treatments"), ("precisions", "precisions")):
-        missing = [name for name in getattr(params.axes, axis) if name not in getattr(params, section)]
+    axes, study = params.axes, params.study
+    rendered = study.axes.recipes + (study.cells.judges if study.axes.sources else [])
+    for key, names, defined, where in (
+        ("axes.recipes", axes.recipes, params.prompts, "prompts"),
+        ("axes.treatments", axes.treatments, params.treatments, "treatments"),
+        ("axes.precisions", axes.precisions, params.precisions, "precisions"),
+        ("study.axes.treatments", study.axes.treatments, params.treatments, "treatments"),
+        ("study.cells.precisions", study.cells.precisions, params.precisions, "precisions"),
+        ("study.axes.recipes or study.cells.judges", rendered, axes.recipes, "axes.recipes"),
+    ):
+        missing = [name for name in names if name not in defined]
         if missing:
-            raise InputError(f"{path}: axes.{axis} names {', '.join(missing)}, absent from `{section}`")
+            raise InputError(f"{path}: {key} names {', '.join(missing)}, absent from `{where}`")
     for family in ("cnn", "vit"):
         method = getattr(params.reconstruct, family)
         if method not in params.methods:

@@ -18,8 +18,14 @@ class StudyAxes(Section):
     models: list[str]
     comparison: list[Literal["comparison"]]  # [comparison] or []
 
+    @property
+    def sources(self) -> list[str]:
+        """All of them, treated ones as RECIPE-TREATMENT."""
+        treated = [f"{recipe}-{treatment}" for recipe in self.treated for treatment in self.treatments]
+        return [*self.recipes, *treated, *self.baselines]
+
     @model_validator(mode="after")
-    def _all_or_nothing(self) -> "StudyAxes":
+    def _treated_are_recipes(self) -> "StudyAxes":
         if not set(self.treated) <= set(self.recipes):
             raise ValueError("treated names recipes, and each must stand in recipes")
         return self
@@ -52,3 +58,9 @@ class Study(Section):
     baseline: str  # the source that the others are compared with
     resamples: Annotated[int, Field(ge=100)]  # of the bootstrap
     confidence: Annotated[float, Field(gt=0, lt=1)]  # of the intervals
+
+    @model_validator(mode="after")
+    def _baseline_is_a_source(self) -> "Study":
+        if self.axes.comparison and self.baseline not in self.axes.sources:
+            raise ValueError(f"baseline is {self.baseline!r}; expected one of {', '.join(self.axes.sources)}")
+        return self

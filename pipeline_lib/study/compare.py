@@ -41,9 +41,8 @@ def compare(folder: Path, study: Study, out: Path) -> dict[str, Any]:
     Raises:
         InputError: a source's cells are absent.
     """
-    names = _sources(study)
-    cells, hits = _read(folder, study, names)
-    comparisons = _comparisons(hits, study, names)
+    cells, hits = _read(folder, study)
+    comparisons = _comparisons(hits, study)
     comparisons["p_adjusted"] = np.nan
     for _, family in comparisons.groupby(comparisons["model"] == ALL):  # pooled ones repeat the single ones
         comparisons.loc[family.index, "p_adjusted"] = false_discovery_control(family["p"])
@@ -57,19 +56,13 @@ def compare(folder: Path, study: Study, out: Path) -> dict[str, Any]:
     return {"cells": len(cells), "comparisons": len(comparisons)}
 
 
-def _sources(study: Study) -> list[str]:
-    axes = study.axes
-    treated = [f"{recipe}-{treatment}" for recipe in axes.treated for treatment in axes.treatments]
-    return [*axes.recipes, *treated, *axes.baselines]
-
-
-def _read(folder: Path, study: Study, names: list[str]) -> tuple[pd.DataFrame, AllHits]:
+def _read(folder: Path, study: Study) -> tuple[pd.DataFrame, AllHits]:
     """A row a cell with all its figures; and by domain, model, precision and source what was classified rightly."""
     tables: list[pd.DataFrame] = []
     hits: AllHits = {}
     for domain in study.axes.domains:
         for model in study.axes.models:
-            for source in names:
+            for source in study.axes.sources:
                 path = folder / f"{source}-{domain}-{model}"
                 if not (path / CELLS).exists():
                     raise InputError(f"{path / CELLS}: not found; `dvc repro` makes it")
@@ -107,7 +100,7 @@ def _means(cells: pd.DataFrame) -> pd.DataFrame:
     return groups.mean(numeric_only=True).drop(columns="replicate").join(spread).reset_index()
 
 
-def _comparisons(hits: AllHits, study: Study, names: list[str]) -> pd.DataFrame:
+def _comparisons(hits: AllHits, study: Study) -> pd.DataFrame:
     """Every source against the baseline: in each setting, and pooled over models, and over precisions as well."""
     rows = []
     axes, precisions = study.axes, study.cells.precisions
@@ -118,7 +111,7 @@ def _comparisons(hits: AllHits, study: Study, names: list[str]) -> pd.DataFrame:
         pools += [(domain, ALL, precision, [(m, p) for m, p in single if p == precision]) for precision in precisions]
         pools.append((domain, ALL, ALL, single))
     for domain, model, precision, members in pools:
-        for source in names:
+        for source in axes.sources:
             if source == study.baseline:
                 continue
             one, other = (
