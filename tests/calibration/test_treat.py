@@ -101,5 +101,5 @@ def test_treated_sets_through_the_stage(
     capsys.readouterr()
     assert stage("treat", "mixup", "filtered", "vit") == 2
     said = capsys.readouterr().err
-    assert "asked for 24 images (`calibrate.count` in params.yaml), found 2" in said
+    assert "found 2" in said
     assert "usable" in said
