@@ -20,7 +20,7 @@ repro: $(VENV)/requirements.installed
 
 test: $(VENV)/requirements-dev.installed
 	$(MAKE) quality
-	OMP_NUM_THREADS=1 pytest -n $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 KERNELS = $(wildcard pipeline_lib/fakequant/csrc/* tests/fakequant/*.cpp)
 
