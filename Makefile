@@ -6,16 +6,19 @@ export PATH := $(BIN):$(PATH)
 
 .PHONY: repro test quality style
 
-# `dvc repro` alone does the same, one stage after the other. A CPU stage computes with one thread, so cells share the
-# cores; `--single-item` keeps two of them from locking the stages that they have in common.
+# `dvc repro` alone does the same, one stage after the other. A CPU stage computes with one thread, so stages share the
+# cores; `--single-item` keeps two of them from locking the stages that they have in common. Each core gets a list, with a
+# cell's two stages side by side: to start DVC takes seconds.
 JOBS ?= $(shell nproc)
-CELLS = dvc stage list --name-only | grep -E '^(reconstruct|evaluate)@' | sort -t@ -k2,2 -k1,1r
+STAGES = dvc stage list --name-only | sort -t@ -k2,2 -k1,1r
+ON_ALL_CORES = { names=$$(cat); [ -z "$$names" ] || echo "$$names" | xargs -P $(JOBS) \
+	-n $$(( 2 * ((($$(echo "$$names" | wc -l) + 1) / 2 + $(JOBS) - 1) / $(JOBS)) )) dvc --wait-for-lock repro --single-item; }
 
 repro: $(VENV)/requirements.installed
-	dvc repro --glob 'calibrate*' 'treat*' 'distil*' 'evaluate-float@*'
-	$(CELLS) | xargs -P $(JOBS) -n $$(( 2 * (($$($(CELLS) | wc -l) / 2 + $(JOBS) - 1) / $(JOBS)) )) \
-		dvc --wait-for-lock repro --single-item
-	dvc stage list --name-only | grep '^study' | xargs -r -P $(JOBS) -n 1 dvc --wait-for-lock repro --single-item
+	dvc repro --glob 'synthesize@*'
+	$(STAGES) | grep -E '^(calibrate.*|treat|distil|evaluate-float)@' | $(ON_ALL_CORES)
+	$(STAGES) | grep -E '^(reconstruct|evaluate)@' | $(ON_ALL_CORES)
+	$(STAGES) | grep -E '^study' | $(ON_ALL_CORES)
 	dvc repro
 
 test: $(VENV)/requirements-dev.installed
