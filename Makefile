@@ -10,15 +10,15 @@ export PATH := $(BIN):$(PATH)
 # cores; `--single-item` keeps two of them from locking the stages that they have in common. Each core gets a list, with a
 # cell's two stages side by side: to start DVC takes seconds.
 JOBS ?= $(shell nproc)
-STAGES = dvc stage list --name-only | sort -t@ -k2,2 -k1,1r
 ON_ALL_CORES = { names=$$(cat); [ -z "$$names" ] || echo "$$names" | xargs -P $(JOBS) \
 	-n $$(( 2 * ((($$(echo "$$names" | wc -l) + 1) / 2 + $(JOBS) - 1) / $(JOBS)) )) dvc --wait-for-lock repro --single-item; }
 
 repro: $(VENV)/requirements.installed
 	dvc repro --glob 'synthesize@*'
-	$(STAGES) | grep -E '^(calibrate.*|treat|distil|evaluate-float)@' | $(ON_ALL_CORES)
-	$(STAGES) | grep -E '^(reconstruct|evaluate)@' | $(ON_ALL_CORES)
-	$(STAGES) | grep -E '^study' | $(ON_ALL_CORES)
+	stages=$$(dvc stage list --name-only | sort -t@ -k2,2 -k1,1r); \
+	for kind in '(calibrate.*|treat|distil|evaluate-float)' '(reconstruct|evaluate)' 'study.*'; do \
+		echo "$$stages" | grep -E "^$$kind@" | $(ON_ALL_CORES) || exit; \
+	done
 	dvc repro
 
 test: $(VENV)/requirements-dev.installed
