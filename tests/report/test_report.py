@@ -122,7 +122,7 @@ def test_calibration_images_are_compared_with_labelled_ones_where_that_is_known(
 
 def test_what_was_chosen_without_labels_is_held_against_the_best(report: Path) -> None:
     page = re.sub(r"\s+", " ", (report / "index.html").read_text())
-    row = '<tr><th>{} at w2a4</th> <td class="left">mixup 81.2, noise 82.5</td> <td class="left">{}</td>'
+    row = '<tr><th>{} at w2a4</th> <td class="left wrap">mixup 81.2, noise 82.5</td> <td class="left">{}</td>'
     row += "<td>{}</td> <td>{}</td></tr>"
     assert row.format("resnet", "mixup", "88.00", "+0.00") in page
     assert row.format("vit", "noise", "50.00", "-28.00") in page
