@@ -58,6 +58,6 @@ def require(out: Path, count: int, found: int) -> None:
     """
     if found < count:
         raise InputError(
-            f"{out.name}: asked for {count} images (`calibrate.count` in params.yaml, `study.cells.images` in a study), "
+            f"{out.name}: asked for {count} images (params.yaml: `calibrate.count`, in a study `study.cells.images`), "
             f"found {found} that are usable; lower it, or raise the recipe's `count`"
         )

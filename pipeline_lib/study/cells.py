@@ -33,9 +33,9 @@ from pipeline_lib.progress import ProgressBar
 from pipeline_lib.quantization.attach import fold
 from pipeline_lib.quantization.checkpoint import load_quantized
 from pipeline_lib.quantization.quantize import BLOCKS, CURVES, MODEL, quantize, read_images
+from pipeline_lib.study.files import CELLS, CLASSES, PREDICTIONS, SETS, UNITS
 from pipeline_lib.study.sets import Source, judge_images
 
-CELLS, SETS, CLASSES, UNITS, PREDICTIONS = "cells.csv", "sets.csv", "classes.csv", "units.csv", "predictions.csv"
 SEEN = 128  # calibration images that the generalization gap is measured on, and as many labelled ones
 
 

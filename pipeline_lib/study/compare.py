@@ -10,9 +10,9 @@ from scipy.stats import false_discovery_control, kendalltau
 from pipeline_lib.artifacts.files import atomic_directory
 from pipeline_lib.errors import InputError
 from pipeline_lib.params.study import Study
+from pipeline_lib.study.files import CELLS, PREDICTIONS, SETS, UNITS
 from pipeline_lib.study.statistics import Hits, mcnemar, paired_difference
 
-CELLS, SETS, UNITS, PREDICTIONS = "cells.csv", "sets.csv", "units.csv", "predictions.csv"
 SETTING = ["domain", "model", "precision"]
 AllHits = dict[tuple[str, str, str, str], Hits]  # by domain, model, precision and source
 ALL = "all"  # of a column over which a comparison is pooled
