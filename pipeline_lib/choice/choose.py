@@ -30,10 +30,10 @@ def choose(
     """Write `out`, ranking.csv: a row a network with its score, whether it is chosen, and where its checkpoint is.
 
     The judges are the images that reconstruction keeps back, the last `held_out` of every recipe's calibration set; a
-    treated source alone may have been optimised on some. A network's score on a recipe's images is the percentage on which its prediction is
-    the float network's; for each model and precision the source with the highest mean over recipes is chosen. No label
-    and no real image is looked at, and sources of real images do not compete. `calibration` names a source instead of
-    `auto` to take that one whatever its score. Returns facts for the provenance.
+    treated source alone may have been optimised on some. A network's score on a recipe's images is the percentage on
+    which its prediction is the float network's; for each model and precision the source with the highest mean over
+    recipes is chosen. No label and no real image is looked at, and sources of real images do not compete. `calibration`
+    names a source instead of `auto` to take that one whatever its score. Returns facts for the provenance.
 
     Raises:
         InputError: `calibration` is no source, or there is nothing to choose from or to judge by.
