@@ -15,7 +15,7 @@ from tests.fakequant.samples import DIFFERENTIABLE, OPERATORS, Sample, arguments
 
 SHAPES = [  # shape, axis
     ((7, 5, 13, 3), None),
-    ((5000,), None),
+    ((1, 5000), None),
     ((3, 700), 0),
     ((4, 3, 20, 10), 1),
     ((4, 3, 2, 2), 1),
