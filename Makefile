@@ -7,18 +7,19 @@ export PATH := $(BIN):$(PATH)
 .PHONY: repro test quality style
 
 # `dvc repro` alone does the same, one stage after the other. A CPU stage computes with one thread, so stages share the
-# cores; `--single-item` keeps two of them from locking the stages that they have in common. Each core gets a list, with a
-# cell's two stages side by side: to start DVC takes seconds.
-JOBS ?= $(shell nproc)
-ON_ALL_CORES = { names=$$(cat); [ -z "$$names" ] || echo "$$names" | xargs -P $(JOBS) \
-	-n $$(( 2 * ((($$(echo "$$names" | wc -l) + 1) / 2 + $(JOBS) - 1) / $(JOBS)) )) dvc --wait-for-lock repro --single-item; }
+# cores; `--single-item` keeps two of them from locking the stages that they have in common. $(1) of them make a process,
+# which renders with as many workers as there are cores for each. A GPU is not shared.
+JOBS ?= $(if $(wildcard /dev/nvidia0),1,$(shell nproc))
+SIDE_BY_SIDE = set -- $$(grep -E '^$(2)@' $(VENV)/stages); [ $$\# = 0 ] || \
+	echo $$@ | OMP_NUM_THREADS=$$(( ($(JOBS) + $$\# - 1) / $$\# )) xargs -n $(1) -P $(JOBS) dvc --wait-for-lock repro --single-item
 
 repro: $(VENV)/requirements.installed
-	dvc repro --glob 'synthesize@*'
-	stages=$$(dvc stage list --name-only | sort -t@ -k2,2 -k1,1r); \
-	for kind in '(calibrate.*|treat|distil|evaluate-float)' '(reconstruct|evaluate)' 'study.*'; do \
-		echo "$$stages" | grep -E "^$$kind@" | $(ON_ALL_CORES) || exit; \
-	done
+	dvc repro --glob 'prompts@*'
+	dvc stage list --name-only | sort -t@ -k2,2 -k1,1r > $(VENV)/stages
+	$(call SIDE_BY_SIDE,1,synthesize)
+	$(call SIDE_BY_SIDE,1,(calibrate.*|treat|distil|evaluate-float))
+	$(call SIDE_BY_SIDE,2,(reconstruct|evaluate))
+	$(call SIDE_BY_SIDE,1,study.*)
 	dvc repro
 
 test: $(VENV)/requirements-dev.installed
