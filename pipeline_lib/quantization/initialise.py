@@ -9,7 +9,7 @@ from pipeline_lib.params.reconstruct import Ranges
 from pipeline_lib.quantization.attach import quant_layers, quantizers
 from pipeline_lib.quantization.dataflow import Call
 from pipeline_lib.quantization.quantizers import QuantLayer, UniformQuantizer
-from pipeline_lib.quantization.ranges import search_asymmetric, subsample
+from pipeline_lib.quantization.ranges import Sample, draw, search_asymmetric
 
 ROWS = 1 << 10  # tokens that the ranges of LayerNorm channels are searched on
 
@@ -47,12 +47,14 @@ def search_ranges(
         norm, readers = network.get_submodule(norm_name), [layers[name] for name in names]
         assert isinstance(norm, nn.LayerNorm)
         normalised[readers[0].input_quantizer] = norm, readers
-    seen: dict[nn.Module, list[Tensor]] = {}
+    samples: dict[nn.Module, list[Sample]] = {}
+    tokens: dict[nn.Module, list[Tensor]] = {}
 
     def collect(quantizer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        x = inputs[0]
-        sample = x.flatten(0, -2) if quantizer in normalised else subsample(x.flatten())
-        seen.setdefault(quantizer, []).append(sample.clone())
+        if quantizer in normalised:
+            tokens.setdefault(quantizer, []).append(inputs[0].flatten(0, -2).clone())
+        else:
+            samples.setdefault(quantizer, []).append(Sample.of(inputs[0]))
 
     handles = [q.register_forward_pre_hook(collect) for q in quantizers(network).values()]
     for batch in batches:
@@ -60,11 +62,10 @@ def search_ranges(
     for handle in handles:
         handle.remove()
     for quantizer in quantizers(network).values():
-        values = torch.cat(seen[quantizer])
         if isinstance(quantizer, UniformQuantizer) and quantizer in normalised:
-            reparameterise(*normalised[quantizer], quantizer, values, how)
+            reparameterise(*normalised[quantizer], quantizer, torch.cat(tokens[quantizer]), how)
         else:
-            quantizer.search_grid(values, how)
+            quantizer.search_grid(Sample.joined(samples[quantizer]), how)
     for layer in layers.values():
         layer.search_grid(how)
 
@@ -78,7 +79,7 @@ def reparameterise(
     fractional zero point is no integer grid), r = s_c / s and t = z s - z_c s_c / r: the norm's weight is divided by
     r, its bias becomes bias / r - t, the readers' weight is multiplied by r and their bias grows by (W r) t.
     """
-    steps, zeros = search_asymmetric(subsample(tokens, ROWS), quantizer.bits, 1, how)
+    steps, zeros = search_asymmetric(tokens[draw(len(tokens), ROWS, tokens.device)], quantizer.bits, 1, how)
     step, zero = steps.mean(), zeros.mean().round()
     r = steps / step
     t = zero * step - zeros * steps / r

@@ -14,7 +14,7 @@ from pipeline_lib.quantization.caches import Caches
 from pipeline_lib.quantization.capture import unit_inputs, unit_outputs
 from pipeline_lib.quantization.dataflow import Group
 from pipeline_lib.quantization.fisher import FisherError, fisher_factors
-from pipeline_lib.quantization.step import Loss, UnitData, class_divergence, reconstruction_error
+from pipeline_lib.quantization.step import Loss, RelativeError, UnitData, class_divergence, reconstruction_error
 
 BATCH = 64  # images of a forward pass
 
@@ -91,6 +91,9 @@ class Prefix:
             loss = class_divergence
         elif method.fisher_rank:
             data, loss = self._with_fisher(data, group[-1], method.fisher_rank)
+        elif method.error == "relative":
+            trained, _ = data.target.split(self._held_out)
+            loss = RelativeError(torch.cat([RelativeError.power(x) for x in trained.batches(BATCH)]).median())
         self._previous = number, data
         return data, loss
 

@@ -7,7 +7,14 @@ from torch.func import functional_call
 from pipeline_lib.fakequant import fake_quant, fake_quant_drop, log_sqrt2_quant, soft_round
 from pipeline_lib.fakequant.reference import GAMMA, ZETA
 from pipeline_lib.params.reconstruct import Ranges, Steps
-from pipeline_lib.quantization.ranges import SMALLEST, search_asymmetric, search_centred, search_symmetric, subsample
+from pipeline_lib.quantization.ranges import (
+    PERCENTILES,
+    SMALLEST,
+    Sample,
+    search_asymmetric,
+    search_centred,
+    search_symmetric,
+)
 
 
 class LearnedStep(nn.Module):
@@ -44,12 +51,13 @@ class UniformQuantizer(nn.Module):
         """Quantize from now on."""
         self.step, self.zero_point, self.enabled = step, zero_point, True
 
-    def search_grid(self, values: Tensor, how: Ranges) -> None:
+    def search_grid(self, sample: Sample, how: Ranges) -> None:
         """Search the grid on a sample of the values to come."""
+        weights = sample.weights if how == "lp" else None
         if self.symmetric:
-            step, zero_point, self.qmin, self.qmax = search_symmetric(subsample(values.flatten()), self.bits, how)
+            step, zero_point, self.qmin, self.qmax = search_symmetric(sample.values, self.bits, how, weights)
         else:
-            step, zero_point = search_asymmetric(subsample(values.flatten()), self.bits, None, how)
+            step, zero_point = search_asymmetric(sample.values, self.bits, None, how, weights)
         self.set_grid(step, zero_point)
 
     def learn(self, how: Steps, drop: float) -> nn.Parameter:
@@ -87,9 +95,12 @@ class LogSqrt2Quantizer(nn.Module):
         self.bits, self.enabled = bits, False
         self.register_buffer("step", torch.tensor(1.0))
 
-    def search_grid(self, values: Tensor, how: Ranges) -> None:  # noqa: ARG002 as its sibling's
-        """The largest value is the first level."""
-        self.step, self.enabled = values.max(), True
+    def search_grid(self, sample: Sample, how: Ranges) -> None:
+        """The first level: of RepQ-ViT's percentiles the one with the least squared error, or the largest value."""
+        values = sample.values
+        tops = [values.max()] if how == "minmax" else [values.quantile(p) for p in PERCENTILES]
+        errors = [(values - log_sqrt2_quant(values, top, self.bits)).square().mean() for top in tops]
+        self.step, self.enabled = torch.stack(tops)[torch.stack(errors).argmin()], True
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantize and dequantize."""

@@ -14,6 +14,7 @@ from pipeline_lib.fakequant import mix
 from pipeline_lib.params.reconstruct import Method
 from pipeline_lib.quantization.caches import Cache, Feed
 from pipeline_lib.quantization.quantizers import QuantLayer, UniformQuantizer
+from pipeline_lib.quantization.ranges import FAINT, SMALLEST
 
 BETA_FIRST, BETA_LAST = 20.0, 2.0  # exponent of the rounding regulariser, linear in between
 Loss = Callable[..., Tensor]  # of a unit's output, the float unit's, and the images' Fisher factors if it takes them
@@ -50,6 +51,25 @@ class UnitData:
 def reconstruction_error(output: Tensor, target: Tensor) -> Tensor:
     """Squared error, summed over dimension 1 (channels of a CNN, tokens of a ViT), mean over the rest."""
     return (output - target).square().sum(1).mean()
+
+
+class RelativeError:
+    """Squared error of each image by the power of its float output: large outputs count no more than others."""
+
+    def __init__(self, median: Tensor) -> None:
+        """Median power of the images, a scalar: an image that has it counts as in `reconstruction_error`."""
+        self.median = median
+
+    @staticmethod
+    def power(target: Tensor) -> Tensor:
+        """Mean square of each image, (n, ...) -> (n,)."""
+        return target.square().mean(tuple(range(1, target.dim())))
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        """As `reconstruction_error`, weighted."""
+        weights = self.median / (self.power(target) + FAINT * self.median).clamp(min=SMALLEST)
+        error = (output - target).square().sum(1)
+        return (error * weights.view(-1, *[1] * (error.dim() - 1))).mean()
 
 
 def class_divergence(output: Tensor, target: Tensor) -> Tensor:
