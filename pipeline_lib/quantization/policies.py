@@ -36,21 +36,20 @@ def residual_bits(precision: Precision, layers: Sequence[str]) -> int | None:
 def resolve(precision: Precision, layers: Sequence[str]) -> dict[str, Bits]:
     """Bits of every layer, given in order of execution.
 
-    `qdrop`: weights of the first and last layer and the input of the first have 8 bits.
-    `brecq`: the input of the second layer too. `vit`: the input of the patch embedding alone. `all`: no exception.
-    `deployable`: as `qdrop`, or `vit`, and see `residual_bits`. Then the overrides, in order.
+    `qdrop`: weights and inputs of the first and last layer have 8 bits. `brecq`: the input of the second layer too.
+    `vit`: the input of the patch embedding alone. `all`: no exception. `deployable`: as `qdrop`, or `vit`, and see
+    `residual_bits`. Then the overrides, in order.
 
     Raises:
         InputError: an override names no layer.
     """
     policy = policy_of(precision, layers)
-    first_and_last = policy != "all" and not is_vision_transformer(layers)
-    eight_weights = {layers[0], layers[-1]} if first_and_last else set()
-    eight_inputs = set(layers[: {"all": 0, "brecq": 2}.get(policy, 1)])
+    ends = {layers[0], layers[-1]} if policy != "all" and not is_vision_transformer(layers) else set()
+    inputs = {*ends, *layers[: {"all": 0, "brecq": 2}.get(policy, 1)]}
     bits = {
         name: Bits(
-            EIGHT if name in eight_weights else precision.weight_bits,
-            EIGHT if name in eight_inputs else precision.activation_bits,
+            EIGHT if name in ends else precision.weight_bits,
+            EIGHT if name in inputs else precision.activation_bits,
         )
         for name in layers
     }

@@ -49,13 +49,15 @@ def test_probes_have_the_diagonal_on_average() -> None:
     assert torch.allclose(squared.mean(0), factors[0].square().sum(0), rtol=0.3, atol=0.02 * expected.max().item())
 
 
-def test_images_kept_back_do_not_change_what_is_learned(calibration: dict[str, Path], workspace: Path) -> None:
-    """Nor does any other method look at them: the last eight images are replaced."""
+@pytest.mark.parametrize("loss", [{"fisher_rank": 2, "head": "kl"}, {"error": "relative"}, {"error": "absolute"}])
+def test_images_kept_back_do_not_change_what_is_learned(
+    calibration: dict[str, Path], workspace: Path, loss: dict[str, object]
+) -> None:
+    """The last eight images are replaced."""
     import numpy as np
 
     how: dict[str, Method] = {
-        family: method.model_copy(update={"iterations": 3, "fisher_rank": 2, "head": "kl"})
-        for family, method in METHODS.items()
+        family: method.model_copy(update={"iterations": 3, **loss}) for family, method in METHODS.items()
     }
     images = np.load(calibration["vit"])
     images[-8:] = 255 - images[-8:]

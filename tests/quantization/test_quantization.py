@@ -166,7 +166,7 @@ def test_layer_norm_reparameterisation_keeps_the_function() -> None:
 
 @pytest.mark.parametrize(
     ("policy", "eight_weights", "eight_inputs"),
-    [("brecq", {0, -1}, {0, 1}), ("qdrop", {0, -1}, {0}), ("all", set(), set())],
+    [("brecq", {0, -1}, {0, 1, -1}), ("qdrop", {0, -1}, {0, -1}), ("all", set(), set())],
 )
 def test_policies_of_cnns(policy: str, eight_weights: set[int], eight_inputs: set[int]) -> None:
     built, x = network("resnet")
