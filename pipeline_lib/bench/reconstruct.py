@@ -41,6 +41,7 @@ def compare_units(
 ) -> pd.DataFrame:
     """A row a unit of a timm network with random weights: milliseconds of an iteration at W2A4, the preset's method.
 
+    The loss is the plain squared error, whatever the method's `error`: it is computed in PyTorch in every variant.
     The best of REPEATS, taken in turns. All units unless some are named.
 
     Raises:

@@ -2,7 +2,7 @@
 
 Errors of an activation count relative to the image that they are of. A network may answer some images with values many
 times those of others (a MobileNetV2 of the Fashion world: twenty times, for one class of ten); a plain mean would give
-these images the grid and leave the others two or three levels of it.
+these images the grid and round most values of the others to zero.
 """
 
 from collections.abc import Sequence

@@ -24,7 +24,8 @@ NETWORK = "network"  # the name of the whole where units have theirs
 class UnitResult:
     """A row of blocks.csv, and the unit's rows of curves.csv.
 
-    Losses are of the kind that was minimised (squared error, Fisher, divergence of the classes), with nothing dropped.
+    Losses are of the kind that was minimised (squared error, absolute or relative, Fisher, divergence of the classes),
+    with nothing dropped.
     The curves have them as they were minimised, with values dropped and, if so asked, divided by the first.
     """
 
