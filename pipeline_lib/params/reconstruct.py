@@ -46,6 +46,7 @@ class Method(Section):
     learning_rate_weight_step: Rate  # 0 keeps the step
     learning_rate_activation_step: Rate
     learning_rate_bias: Rate  # 0 keeps the bias
+    learning_rate_integer: Rate  # of the weights' integers in the tuning, in levels; 0 keeps them
     rounding_weight: Rate  # lambda of the rounding regulariser
     warmup: Annotated[float, Field(ge=0, lt=1)]  # share of iterations without the regulariser
     drop: Annotated[float, Field(ge=0, le=1)]  # QDrop: share of values that stay float

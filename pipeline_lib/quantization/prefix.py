@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from pipeline_lib.quantization.capture import unit_inputs, unit_outputs
 from pipeline_lib.quantization.dataflow import Group
 from pipeline_lib.quantization.fisher import FisherError, fisher_factors
 from pipeline_lib.quantization.step import Loss, RelativeError, UnitData, class_divergence, reconstruction_error
+from pipeline_lib.quantization.views import view_count, views
 
 BATCH = 64  # images of a forward pass
 
@@ -22,20 +24,25 @@ BATCH = 64  # images of a forward pass
 class Batches:
     """The images of a calibration set, normalised a batch at a time whenever they are asked for."""
 
-    def __init__(self, path: Path, count: int, normalise: Normaliser) -> None:
-        self._path, self._count, self._normalise = path, count, normalise
+    def __init__(self, path: Path, images: range, normalise: Normaliser) -> None:
+        self._path, self._images, self._normalise = path, images, normalise
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._images)
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        for begin in range(0, len(self), BATCH):
+        for begin in self._images[::BATCH]:
             images = np.load(self._path, mmap_mode="r")  # mapped anew, so that no more than a batch is in memory
-            yield self._normalise(images[begin : min(begin + BATCH, len(self))])
+            yield self._normalise(images[begin : min(begin + BATCH, self._images.stop)])
+
+    def split(self, held_out: int) -> tuple["Batches", "Batches"]:
+        """All but the last `held_out` images, and those."""
+        kept, held = self._images[:-held_out], self._images[-held_out:]
+        return Batches(self._path, kept, self._normalise), Batches(self._path, held, self._normalise)
 
     def first(self, count: int) -> "Batches":
         """The first images alone."""
-        return Batches(self._path, min(count, len(self)), self._normalise)
+        return Batches(self._path, self._images[:count], self._normalise)
 
 
 def joined(network: nn.Module, group: Group) -> nn.Module:
@@ -97,11 +104,14 @@ class Prefix:
         self._previous = number, data
         return data, loss
 
-    def whole(self) -> UnitData:
-        """What the network sees, and its float logits."""
-        self._previous, images = None, len(self._batches)
+    def whole(self, draws: int, seed: int) -> UnitData:
+        """What the network sees, and its float logits: views for so many draws, and the held-out images as they are."""
+        self._previous = None
         self._caches.keep([])
-        pictures = self._caches.store(images, self._batches)
+        trained, held_out = self._batches.split(self._held_out)
+        count = view_count(draws, len(trained))
+        images = count * len(trained) + len(held_out)
+        pictures = self._caches.store(images, chain(views(trained, count, seed), held_out))
         logits = self._caches.store(images, unit_outputs(self._reference, pictures.batches(BATCH)))
         return UnitData(pictures, pictures, logits)
 

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from pipeline_lib.artifacts.fingerprints import digest_code, digest_path
+from pipeline_lib.artifacts.fingerprints import digest_code, digest_path, seed_of
 from pipeline_lib.artifacts.memory import peak_memory
 from pipeline_lib.artifacts.records import read_json, write_json
 from pipeline_lib.artifacts.workdir import WorkDirectory
@@ -34,7 +34,7 @@ from pipeline_lib.quantization.checkpoint import describe, restore, save_network
 from pipeline_lib.quantization.dataflow import Group, grouped, layers, observe
 from pipeline_lib.quantization.initialise import layer_norm_readers, search_ranges
 from pipeline_lib.quantization.prefix import Batches, Prefix, joined
-from pipeline_lib.quantization.reconstruction import UnitResult, reconstruct_unit, tune_network
+from pipeline_lib.quantization.reconstruction import NETWORK, UnitResult, reconstruct_unit, tune_network
 
 MODEL, NEAREST, DESCRIPTION = "model.safetensors", "nearest.safetensors", "quantization.json"
 BLOCKS, CURVES = "blocks.csv", "curves.csv"
@@ -81,7 +81,7 @@ def quantize(
         "operators": asdict(backend(device)),
     }
     with WorkDirectory.locked("reconstruct", identity) as work:
-        batches = Batches(calibration, len(images), Normaliser(classifier.data_config, device))
+        batches = Batches(calibration, range(len(images)), Normaliser(classifier.data_config, device))
         reference, quantized, scheme, units = _prepare(classifier, batches, precision, params, methods, device)
         names = list(scheme.bits)
         method = method_for(names, methods)
@@ -137,7 +137,9 @@ def _reconstruct(
         (joined(quantized, group), partial(reconstruct, number)) for number, group in enumerate(groups)
     ]
     if method.tune_iterations:
-        jobs.append((quantized, lambda: tune_network(quantized, prefix.whole(), params, method)))
+        seed = seed_of("views", params.seed, NETWORK)
+        draws = method.tune_iterations * params.batch_size
+        jobs.append((quantized, lambda: tune_network(quantized, prefix.whole(draws, seed), params, method)))
     rows: list[dict[str, Any]] = []
     with ProgressBar(f"reconstruct {title}", len(jobs)) as bar:
         for number, (module, job) in enumerate(jobs):

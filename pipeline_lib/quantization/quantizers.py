@@ -114,7 +114,7 @@ class QuantLayer(nn.Module):
     """A convolution or linear layer with integer weights, a step a channel or one in all, and a quantizer on its input.
 
     The layer goes through states: float; learning, with soft rounding; frozen, when its weight is
-    step * (integers - zero_point); and perhaps learning once more, with these integers.
+    step * (integers - zero_point); and perhaps learning once more, with these integers or moving them too.
     """
 
     step: Tensor  # (channels,), or (1,) for all of the weight
@@ -142,6 +142,7 @@ class QuantLayer(nn.Module):
         self.frozen = False
         self._learning: LearnedStep | None = None
         self._v: nn.Parameter | None = None  # rounding variable
+        self._u: nn.Parameter | None = None  # integers that move
 
     @property
     def weight(self) -> Tensor:
@@ -171,7 +172,7 @@ class QuantLayer(nn.Module):
 
     def freeze(self, integers: Tensor) -> None:
         """Compute with integers from now on."""
-        self.integers, self.frozen, self._learning, self._v = integers, True, None, None
+        self.integers, self.frozen, self._learning, self._v, self._u = integers, True, None, None, None
         levels = integers.to(self.step.dtype) - self._per_channel(self.zero_point)
         self.layer.weight = nn.Parameter(levels * self._per_channel(self.step), requires_grad=False)
 
@@ -194,12 +195,23 @@ class QuantLayer(nn.Module):
         self.beta, self.lam = torch.tensor(2.0, device=ratio.device), torch.tensor(0.0, device=ratio.device)
         return self._v
 
+    def learn_integers(self) -> nn.Parameter:
+        """Move the integers of a frozen layer by the variable returned: these numbers, rounded straight through."""
+        self._u = nn.Parameter(self.integers - self._per_channel(self.zero_point))
+        return self._u
+
     def harden(self) -> float:
-        """End learning: up where v >= 0. Returns the share of integers that differ from nearest."""
+        """End learning: up where v >= 0, or the integers as they moved. Returns the share that differs from nearest.
+
+        Nearest to the weight that it computed with before, which are the integers themselves if that was frozen.
+        """
         assert self._learning is not None
         integers, nearest = self.integers, self.nearest()
         if self._v is not None:
             levels = self._base + (self._v.detach() >= 0).to(torch.int16) + self._per_channel(self.zero_point)
+            integers = levels.clamp(0, self.qmax).to(torch.uint8)
+        if self._u is not None:
+            levels = torch.round(self._u.detach()) + self._per_channel(self.zero_point)
             integers = levels.clamp(0, self.qmax).to(torch.uint8)
         self.step = self._learning().detach()
         self.layer.bias = nn.Parameter(self._bias.detach(), requires_grad=False)
@@ -208,10 +220,13 @@ class QuantLayer(nn.Module):
         return float((integers != nearest).float().mean())
 
     def _learned_weight(self, step: Tensor) -> Tensor:
+        zero_point = self.zero_point.expand(len(self.weight))
+        if self._u is not None:
+            levels: Tensor = fake_quant(self._u, torch.ones_like(zero_point), zero_point, 0, self.qmax, 0)
+            return self._per_channel(step) * levels
         if self._v is None:
             return self._per_channel(step) * (self.integers - self._per_channel(self.zero_point))
-        channels = len(self._v)
-        step, zero_point = step.expand(channels), self.zero_point.expand(channels)
+        step = step.expand(len(zero_point))
         weight: Tensor = soft_round(self._v, self._base, step, zero_point, 0, self.qmax, self.beta, self.lam)
         return weight
 

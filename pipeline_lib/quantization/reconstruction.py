@@ -34,7 +34,7 @@ class UnitResult:
     loss_after: float
     held_out_before: float
     held_out_after: float
-    flipped: float  # share of integers that differ from nearest
+    flipped: float  # share of integers that differ from nearest; of the network, from those before
     curve: list[tuple[int, float, float]]  # last iteration of a stretch, mean loss, mean norm of the gradient in it
 
 
@@ -60,7 +60,7 @@ def reconstruct_unit(
     before = [_loss_with(unit, layers, with_nearest, part, loss) for part in (train, held_out)]
 
     if not method.iterations:
-        curve, flipped = [], [0.0] * len(layers)
+        curve, flipped = [], 0.0
         for layer, integers in with_nearest.items():
             layer.freeze(integers)
     else:
@@ -68,17 +68,16 @@ def reconstruct_unit(
         step = Step(unit, layers, activations, train, method, params.batch_size, loss, seed)
         run(step)
         curve = _thinned(step.curve[: int(step.iteration)])
-        flipped = [layer.harden() for layer in layers]
+        flipped = _hardened(layers)
     for quantizer in activations:
         quantizer.freeze()
-    sizes = [layer.integers.numel() for layer in layers]
     return UnitResult(
         unit=name,
         loss_before=before[0],
         loss_after=unit_loss(unit, train, loss),
         held_out_before=before[1],
         held_out_after=unit_loss(unit, held_out, loss),
-        flipped=sum(f * n for f, n in zip(flipped, sizes, strict=True)) / sum(sizes),
+        flipped=flipped,
         curve=curve,
     )
 
@@ -86,26 +85,31 @@ def reconstruct_unit(
 def tune_network(network: nn.Module, data: UnitData, params: Reconstruct, method: Method) -> UnitResult:
     """Learn all steps and biases of a network of frozen layers together, by the divergence of the predicted classes.
 
-    Its integers stay as they are. Nothing is dropped.
+    Its integers move with them, straight through the rounding, if they have a rate. Nothing is dropped.
     """
     layers = list(quant_layers(network).values())
     activations = [q for q in quantizers(network).values() if isinstance(q, UniformQuantizer)]
     train, held_out = data.split(params.held_out)
     before = [unit_loss(network, part, class_divergence) for part in (train, held_out)]
-    rates = ("learning_rate_weight_step", "learning_rate_activation_step", "learning_rate_bias")
+    rates = [name for name in Method.model_fields if name.startswith("learning_rate_")]
     changes: dict[str, float] = {rate: getattr(method, rate) * method.tune_rate for rate in rates}
     changes |= {"iterations": method.tune_iterations, "drop": 0.0, "normalise_loss": False}
     tuning = method.model_copy(update=changes)
     seed = seed_of("reconstruct", params.seed, NETWORK)
     step = Step(network, layers, activations, train, tuning, params.batch_size, class_divergence, seed)
     run(step)
-    for layer in layers:
-        layer.harden()
+    flipped = _hardened(layers)
     for quantizer in activations:
         quantizer.freeze()
     after = [unit_loss(network, part, class_divergence) for part in (train, held_out)]
     curve = _thinned(step.curve[: int(step.iteration)])
-    return UnitResult(NETWORK, before[0], after[0], before[1], after[1], 0.0, curve)
+    return UnitResult(NETWORK, before[0], after[0], before[1], after[1], flipped, curve)
+
+
+def _hardened(layers: list[QuantLayer]) -> float:
+    """End learning. Returns the share of all integers that it changed."""
+    sizes = [layer.integers.numel() for layer in layers]
+    return sum(layer.harden() * size for layer, size in zip(layers, sizes, strict=True)) / sum(sizes)
 
 
 def _thinned(curve: Tensor) -> list[tuple[int, float, float]]:

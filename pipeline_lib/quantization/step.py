@@ -89,7 +89,7 @@ def schedule(iterations: int, warmup: float, rounding_weight: float) -> Tensor:
 
 
 class Step:
-    """Call it once an iteration, on the batch that `feed` holds: roundings, steps and biases take a step of Adam."""
+    """Call it once an iteration, on the batch that `feed` holds: all that is learned takes a step of Adam."""
 
     def __init__(
         self,
@@ -118,15 +118,17 @@ class Step:
 
         floating = [layer for layer in layers if not layer.frozen]
         roundings = [layer.learn_rounding() for layer in floating]
+        moving = [layer for layer in layers if layer.frozen] if method.learning_rate_integer else []
         weight_steps, biases = zip(*(layer.learn(method.steps) for layer in layers), strict=True)
         rates = (
             method.learning_rate_rounding,
             method.learning_rate_weight_step,
             method.learning_rate_activation_step,
             method.learning_rate_bias,
+            method.learning_rate_integer,
         )
         activation_steps = [quantizer.learn(method.steps, method.drop) for quantizer in activations]
-        self.learned = (roundings, weight_steps, activation_steps, biases)
+        self.learned = (roundings, weight_steps, activation_steps, biases, [layer.learn_integers() for layer in moving])
         self.curve = torch.zeros(iterations, 2, device=device)  # loss, norm of the gradient
         self.optimiser = torch.optim.Adam(
             [
