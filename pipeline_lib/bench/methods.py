@@ -25,7 +25,7 @@ from pipeline_lib.quantization.checkpoint import load_quantized
 from pipeline_lib.quantization.quantize import MODEL, NEAREST, quantize
 
 CHECKPOINTS = {"nearest": NEAREST, "top1": MODEL}
-KEY = ["model", "precision", "method", "iterations", "seed"]
+KEY = ["model", "precision", "method", "iterations", "tune_iterations", "seed"]
 
 
 def compare_methods(
@@ -34,12 +34,14 @@ def compare_methods(
     precisions: Sequence[str],
     methods: Sequence[str],
     iterations: int,
+    tune_iterations: int,
     seeds: int,
     device: torch.device,
     out: Path,
 ) -> pd.DataFrame:
     """A row a run: top-1 in percent of the float network, rounded to nearest, and reconstructed.
 
+    A method that reconstructs has so many iterations a unit, and one that tunes so many of that; others have none.
     Calibrated on `task.real`, judged on all labelled images. The CSV file `out` is written after every run; rows
     that it has are not computed again.
 
@@ -53,8 +55,15 @@ def compare_methods(
         for name in names:
             if name not in defined:
                 raise InputError(f"params.yaml: no {name!r} in `{section}`; there are {', '.join(defined)}")
+    lengths = {
+        name: (
+            iterations if params.methods[name].iterations else 0,
+            tune_iterations if params.methods[name].tune_iterations else 0,
+        )
+        for name in methods
+    }
     todo = [
-        (model, precision, method, iterations, seed)
+        (model, precision, method, *lengths[method], seed)
         for seed in range(seeds)
         for model in models
         for precision in precisions
@@ -89,12 +98,19 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _run(
-    params: Params, model: str, precision: str, method: str, iterations: int, seed: int, device: torch.device
+    params: Params,
+    model: str,
+    precision: str,
+    method: str,
+    iterations: int,
+    tune_iterations: int,
+    seed: int,
+    device: torch.device,
 ) -> dict[str, Any]:
     """Nearest and reconstructed top-1 of one run, and the seconds of quantizing."""
-    classifier, chosen = Path(params.task.classifiers) / model, params.methods[method]
-    changes = {name: iterations for name in ("iterations", "tune_iterations") if getattr(chosen, name)}
-    chosen = chosen.model_copy(update=changes)
+    classifier = Path(params.task.classifiers) / model
+    lengths = {"iterations": iterations, "tune_iterations": tune_iterations}
+    chosen = params.methods[method].model_copy(update=lengths)
     with TemporaryDirectory() as folder:
         images, quantized = Path(folder) / "calibration", Path(folder) / f"{model}-{precision}-{method}-{seed}"
         data_config = resolve_data_config(classifier)

@@ -85,6 +85,7 @@ def methods(
     precision: Annotated[list[str], typer.Option(help="Keys of `precisions` in params.yaml.")],
     method: Annotated[list[str], typer.Option(help="Keys of `methods` in params.yaml.")],
     iterations: Annotated[int, typer.Option(help="A unit, for methods that reconstruct.")] = 300,
+    tune_iterations: Annotated[int, typer.Option(help="Of the whole network, for methods that tune it.")] = 300,
     seeds: Annotated[int, typer.Option(help="Runs of each.")] = 3,
     device_name: DeviceName = "cpu",
     out: Annotated[Path, typer.Option(help="CSV file to write; rows that it has are kept.")] = Path(
@@ -97,7 +98,7 @@ def methods(
 
     params, device = read_everything(), _device(device_name)
     resolve_device(params.runtime.model_copy(update={"device": device_name}))  # the threads that stages have
-    _show(summary(compare_methods(params, models, precision, method, iterations, seeds, device, out)))
+    _show(summary(compare_methods(params, models, precision, method, iterations, tune_iterations, seeds, device, out)))
     print(f"runs in {out}")
 
 
