@@ -30,7 +30,7 @@ def views(batches: Iterable[Tensor], count: int, seed: int) -> Iterator[Tensor]:
     for _ in range(count - 1):
         for images in batches:
             with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
-                torch.manual_seed(int(torch.randint(1 << 62, (), generator=generator)))
+                torch.default_generator.manual_seed(int(torch.randint(1 << 62, (), generator=generator)))
                 yield _view(images)
 
 
