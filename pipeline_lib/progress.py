@@ -19,7 +19,7 @@ class ProgressBar:
     """`with ProgressBar("synthesize mixup", 1024) as bar: bar.advance(64, "12.3 images/s")`."""
 
     def __init__(self, title: str, total: int, done: int = 0) -> None:
-        self._title, self._total, self._done, self._start = title, total, done, done
+        self._title, self._total, self.done, self._start, self._figure = title, total, done, done, ""
         self._began = self._printed = time.monotonic()
         self._bar: Progress | None = None
         if sys.stderr.isatty():
@@ -39,17 +39,17 @@ class ProgressBar:
     @property
     def rate(self) -> float:
         """Units a second since the start."""
-        return (self._done - self._start) / max(time.monotonic() - self._began, 1e-9)
+        return (self.done - self._start) / max(time.monotonic() - self._began, 1e-9)
 
     def advance(self, units: int, figure: str = "") -> None:
-        """Count finished units and show the current figure."""
-        self._done += units
+        """Count finished units and show the current figure, or the last one if there is none."""
+        self.done += units
+        self._figure = figure or self._figure
         now = time.monotonic()
         if self._bar:
-            self._bar.update(self._task, completed=self._done, figure=figure)
-        elif now - self._printed >= PLAIN_EVERY or self._done == self._total:
+            self._bar.update(self._task, completed=self.done, figure=self._figure)
+        elif now - self._printed >= PLAIN_EVERY or self.done == self._total:
             self._printed = now
-            left = (self._total - self._done) / self.rate if self.rate else 0
-            print(
-                f"{self._title}: {self._done}/{self._total}, {left:.0f} s left, {figure}", file=sys.stderr, flush=True
-            )
+            left = (self._total - self.done) / self.rate if self.rate else 0
+            figures = [f"{self._title}: {self.done}/{self._total}", f"{left:.0f} s left", self._figure]
+            print(", ".join(filter(None, figures)), file=sys.stderr, flush=True)

@@ -73,7 +73,7 @@ def compare_units(
         synchronise(device)
         began = time.perf_counter()
         shortened = method.model_copy(update={"iterations": iterations})
-        reconstruct_unit(name, unit, data, reconstruction_error, settings, shortened)
+        reconstruct_unit(name, unit, data, reconstruction_error, settings, shortened, lambda _: None)
         synchronise(device)
         return time.perf_counter() - began
 

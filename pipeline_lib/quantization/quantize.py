@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
+from itertools import accumulate, compress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from pipeline_lib.quantization.dataflow import Group, grouped, layers, observe
 from pipeline_lib.quantization.initialise import layer_norm_readers, search_ranges
 from pipeline_lib.quantization.prefix import Batches, Prefix, joined
 from pipeline_lib.quantization.reconstruction import NETWORK, UnitResult, reconstruct_unit, tune_network
+from pipeline_lib.quantization.step import Advance
 
 MODEL, NEAREST, DESCRIPTION = "model.safetensors", "nearest.safetensors", "quantization.json"
 BLOCKS, CURVES = "blocks.csv", "curves.csv"
@@ -129,32 +131,41 @@ def _reconstruct(
     Returns the results, with what each took.
     """
 
-    def reconstruct(number: int) -> UnitResult:
+    def reconstruct(number: int, advance: Advance) -> UnitResult:
         name, unit = "+".join(groups[number]), joined(quantized, groups[number])
-        return reconstruct_unit(name, unit, *prefix.advance(number, method), params, method)
+        return reconstruct_unit(name, unit, *prefix.advance(number, method), params, method, advance)
 
-    jobs: list[tuple[nn.Module, Callable[[], UnitResult]]] = [
-        (joined(quantized, group), partial(reconstruct, number)) for number, group in enumerate(groups)
+    def tune(advance: Advance) -> UnitResult:
+        draws = method.tune_iterations * params.batch_size
+        data = prefix.whole(draws, seed_of("views", params.seed, NETWORK))
+        return tune_network(quantized, data, params, method, advance)
+
+    jobs: list[tuple[nn.Module, Callable[[Advance], UnitResult], int]] = [
+        (joined(quantized, group), partial(reconstruct, number), method.iterations)
+        for number, group in enumerate(groups)
     ]
     if method.tune_iterations:
-        seed = seed_of("views", params.seed, NETWORK)
-        draws = method.tune_iterations * params.batch_size
-        jobs.append((quantized, lambda: tune_network(quantized, prefix.whole(draws, seed), params, method)))
+        jobs.append((quantized, tune, method.tune_iterations))
+    files = [(f"unit-{number:03d}.safetensors", f"unit-{number:03d}.json") for number in range(len(jobs))]
+    finished = [all(map(work.done, pair)) for pair in files]
+    lengths = [iterations + 1 for _, _, iterations in jobs]  # one more for all that is no iteration
+    before = sum(compress(lengths, finished))
     rows: list[dict[str, Any]] = []
-    with ProgressBar(f"reconstruct {title}", len(jobs)) as bar:
-        for number, (module, job) in enumerate(jobs):
-            weights, row = f"unit-{number:03d}.safetensors", f"unit-{number:03d}.json"
-            if work.done(weights) and work.done(row):
+    with ProgressBar(f"reconstruct {title}", sum(lengths), before) as bar:
+        for (module, job, _), (weights, row), done, end in zip(jobs, files, finished, accumulate(lengths), strict=True):
+            if done:
                 restore(work.units / weights, module)
-            else:
-                with _measured(device) as cost:
-                    result = asdict(job())
-                with work.writing(weights) as path:
-                    save_unit(path, module)
-                with work.writing(row) as path:
-                    write_json(path, {**result, "cost": cost})
+                rows.append(read_json(work.units / row))
+                continue
+            with _measured(device) as cost:
+                result = asdict(job(bar.advance))
+            with work.writing(weights) as path:
+                save_unit(path, module)
+            with work.writing(row) as path:
+                write_json(path, {**result, "cost": cost})
             rows.append(read_json(work.units / row))
-            bar.advance(1, f"{rows[-1]['unit']}: loss {rows[-1]['loss_before']:.4g} -> {rows[-1]['loss_after']:.4g}")
+            change = f"loss {rows[-1]['loss_before']:.4g} -> {rows[-1]['loss_after']:.4g}"
+            bar.advance(end - bar.done, f"{len(rows)}/{len(jobs)} {rows[-1]['unit']}: {change}")
     return rows
 
 

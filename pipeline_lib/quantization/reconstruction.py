@@ -13,7 +13,7 @@ from pipeline_lib.artifacts.fingerprints import seed_of
 from pipeline_lib.params.reconstruct import Method, Reconstruct
 from pipeline_lib.quantization.attach import quant_layers, quantizers
 from pipeline_lib.quantization.quantizers import QuantLayer, UniformQuantizer
-from pipeline_lib.quantization.step import Loss, Step, UnitData, class_divergence, run
+from pipeline_lib.quantization.step import Advance, Loss, Step, UnitData, class_divergence, run
 
 LOSS_IMAGES, LOSS_BATCH = 256, 64
 POINTS = 100  # of a unit's curves
@@ -47,7 +47,7 @@ def unit_loss(unit: nn.Module, data: UnitData, loss: Loss) -> float:
 
 
 def reconstruct_unit(
-    name: str, unit: nn.Module, data: UnitData, loss: Loss, params: Reconstruct, method: Method
+    name: str, unit: nn.Module, data: UnitData, loss: Loss, params: Reconstruct, method: Method, advance: Advance
 ) -> UnitResult:
     """Learn the unit's roundings, steps and biases, then freeze it.
 
@@ -66,7 +66,7 @@ def reconstruct_unit(
     else:
         seed = seed_of("reconstruct", params.seed, name)
         step = Step(unit, layers, activations, train, method, params.batch_size, loss, seed)
-        run(step)
+        run(step, advance)
         curve = _thinned(step.curve[: int(step.iteration)])
         flipped = _hardened(layers)
     for quantizer in activations:
@@ -82,7 +82,9 @@ def reconstruct_unit(
     )
 
 
-def tune_network(network: nn.Module, data: UnitData, params: Reconstruct, method: Method) -> UnitResult:
+def tune_network(
+    network: nn.Module, data: UnitData, params: Reconstruct, method: Method, advance: Advance
+) -> UnitResult:
     """Learn all steps and biases of a network of frozen layers together, by the divergence of the predicted classes.
 
     Its integers move with them, straight through the rounding, if they have a rate. Nothing is dropped.
@@ -97,7 +99,7 @@ def tune_network(network: nn.Module, data: UnitData, params: Reconstruct, method
     tuning = method.model_copy(update=changes)
     seed = seed_of("reconstruct", params.seed, NETWORK)
     step = Step(network, layers, activations, train, tuning, params.batch_size, class_divergence, seed)
-    run(step)
+    run(step, advance)
     flipped = _hardened(layers)
     for quantizer in activations:
         quantizer.freeze()

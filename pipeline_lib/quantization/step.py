@@ -17,6 +17,7 @@ from pipeline_lib.quantization.quantizers import QuantLayer, UniformQuantizer
 from pipeline_lib.quantization.ranges import FAINT, SMALLEST
 
 BETA_FIRST, BETA_LAST = 20.0, 2.0  # exponent of the rounding regulariser, linear in between
+Advance = Callable[[int], None]  # counts iterations that were done, or on a GPU sent off
 Loss = Callable[..., Tensor]  # of a unit's output, the float unit's, and the images' Fisher factors if it takes them
 
 WINDOW = 500  # iterations that early stopping compares
@@ -175,8 +176,8 @@ class Step:
         return bool(before - last < self.early_stop * before)
 
 
-def run(step: Step) -> None:
-    """All iterations, or fewer if the loss goes flat; on a GPU replayed from a graph."""
+def run(step: Step, advance: Advance) -> None:
+    """All iterations, or fewer if the loss goes flat; on a GPU replayed from a graph. `advance` counts them."""
     captured = step.device.type == "cuda" and step.iterations > EAGER
     eager = EAGER if captured else step.iterations
     stream = torch.cuda.Stream(step.device) if captured else None
@@ -186,6 +187,7 @@ def run(step: Step) -> None:
         for i in range(eager):
             step.feed.load(i)
             step()
+            advance(1)
             if step.is_flat(i + 1):
                 return
     if not captured:
@@ -197,5 +199,6 @@ def run(step: Step) -> None:
     for i in range(EAGER, step.iterations):
         step.feed.load(i)
         graph.replay()
+        advance(1)
         if step.is_flat(i + 1):
             return

@@ -1,6 +1,8 @@
 """Tuning of a whole network: on views of the images, and with integers that move."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,11 +11,14 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from pipeline_lib import progress
 from pipeline_lib.params.everything import read_everything
 from pipeline_lib.params.reconstruct import Method, Precision, Reconstruct
+from pipeline_lib.quantization import quantize as quantize_module
 from pipeline_lib.quantization.prefix import Prefix
 from pipeline_lib.quantization.quantize import quantize
 from pipeline_lib.quantization.quantizers import QuantLayer, UniformQuantizer
+from pipeline_lib.quantization.reconstruction import UnitResult
 from pipeline_lib.quantization.step import UnitData
 from pipeline_lib.quantization.views import view_count, views
 from tests.conftest import ROOT
@@ -111,6 +116,28 @@ def test_integers_move_where_they_have_a_rate(calibration: Path) -> None:
     rows = {rate: pd.read_csv(out / "blocks.csv").iloc[-1] for rate, out in runs.items()}
     assert rows[0]["flipped"] == 0 < rows[0.1]["flipped"]
     assert all(row["loss_after"] < row["loss_before"] for row in rows.values())
+
+
+def test_progress_counts_iterations_and_a_run_that_goes_on_begins_where_it_was(
+    calibration: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "PLAIN_EVERY", 0.0)
+    real = quantize_module.tune_network
+
+    def killed(*arguments: Any) -> UnitResult:
+        real(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(quantize_module, "tune_network", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(Path("out"), calibration, tune_iterations=9)
+    begun = re.findall(r"out: (\d+)/40", capsys.readouterr().err)  # 6 units of 4 iterations, 9, and one more for each
+    assert begun == [str(i) for i in range(1, 40)]
+    monkeypatch.setattr(quantize_module, "tune_network", real)
+    run(Path("out"), calibration, tune_iterations=9)
+    lines = capsys.readouterr().err.splitlines()
+    assert re.findall(r"out: (\d+)/40", "\n".join(lines)) == [str(i) for i in range(31, 41)]
+    assert re.search(r"7/7 network: loss \S+ -> \S+$", lines[-1])
 
 
 def test_views_are_learned_from_and_held_out_images_have_none(
