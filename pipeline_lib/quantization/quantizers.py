@@ -16,6 +16,21 @@ from pipeline_lib.quantization.ranges import (
     search_symmetric,
 )
 
+NARROW = 8  # input channels; below it, oneDNN errs in the gradient of a strided 1x1 convolution's weight
+
+
+def take_stride(layer: nn.Module) -> tuple[int, int]:
+    """The stride of a narrow 1x1 convolution, which has none any more: whoever calls it skips these pixels before.
+
+    The function is the same. oneDNN, PyTorch's convolutions on a CPU, writes beyond its buffer in the gradient of such
+    a weight where images are channels_last (its issue 6035, seen on AVX2); with stride 1 it does not.
+    """
+    if not isinstance(layer, nn.Conv2d) or layer.kernel_size != (1, 1) or layer.in_channels >= NARROW:
+        return 1, 1
+    vertical, horizontal = layer.stride
+    layer.stride = 1, 1
+    return vertical, horizontal
+
 
 class LearnedStep(nn.Module):
     """A step that is learned by its logarithm, whose rate is relative, or as it is."""
@@ -132,6 +147,7 @@ class QuantLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.layer, self.weight_bits, self.input_quantizer = layer, weight_bits, input_quantizer
+        self._stride = take_stride(layer)
         if layer.bias is None:  # learning and the reparameterisation of norms need one
             layer.bias = nn.Parameter(torch.zeros(len(self.weight)), requires_grad=False)
         self.symmetric, self.per_tensor = symmetric, per_tensor
@@ -232,6 +248,8 @@ class QuantLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer on the quantized input."""
+        if self._stride != (1, 1):
+            x = x[:, :, :: self._stride[0], :: self._stride[1]]
         x = self.input_quantizer(x)
         if self._learning is None:
             output: Tensor = self.layer(x)

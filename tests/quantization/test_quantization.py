@@ -32,7 +32,7 @@ from pipeline_lib.quantization.initialise import layer_norm_readers, search_rang
 from pipeline_lib.quantization.packing import pack, unpack
 from pipeline_lib.quantization.policies import Bits
 from pipeline_lib.quantization.quantize import quantize
-from pipeline_lib.quantization.quantizers import LogSqrt2Quantizer, UniformQuantizer
+from pipeline_lib.quantization.quantizers import LogSqrt2Quantizer, QuantLayer, UniformQuantizer
 from pipeline_lib.quantization.ranges import PERCENTILES, search_asymmetric, search_symmetric
 from pipeline_lib.quantization.step import class_divergence
 from tests.conftest import ROOT, make_classifier
@@ -185,6 +185,25 @@ def test_layers_that_read_one_tensor_share_its_quantizer() -> None:
     block = built.layer3[0]
     assert block.conv1.input_quantizer is block.downsample[0].input_quantizer
     assert block.conv1.input_quantizer is not block.conv2.input_quantizer
+
+
+def test_gradients_of_a_narrow_strided_convolution() -> None:
+    torch.manual_seed(0)
+    layer, x = nn.Conv2d(3, 48, 1, stride=2, bias=False).requires_grad_(False), torch.randn(4, 3, 64, 64)
+    quantized = QuantLayer(layer, 8, UniformQuantizer(8, symmetric=True), symmetric=False, per_tensor=False)
+    quantized.search_grid("minmax")
+    quantized.freeze(quantized.nearest())
+    read = x[:, :, ::2, ::2]
+    expected = torch.einsum("oi,nihw->nohw", quantized.weight[:, :, 0, 0], read)
+    quantized.learn("log")
+    integers = quantized.learn_integers()
+    output = quantized(x.contiguous(memory_format=torch.channels_last))
+    assert torch.allclose(output, expected, atol=1e-5)
+    direction = torch.randn(output.shape)
+    (output * direction).sum().backward()
+    assert integers.grad is not None
+    by_weight = torch.einsum("nohw,nihw->oi", direction, read)
+    assert torch.allclose(integers.grad[:, :, 0, 0], by_weight * quantized.step.view(-1, 1), rtol=1e-4, atol=1e-4)
 
 
 def test_ranges_by_percentile_and_by_extremes() -> None:
