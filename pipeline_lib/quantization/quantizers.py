@@ -25,7 +25,9 @@ def take_stride(layer: nn.Module) -> tuple[int, int]:
     The function is the same. oneDNN, PyTorch's convolutions on a CPU, writes beyond its buffer in the gradient of such
     a weight where images are channels_last (its issue 6035, seen on AVX2); with stride 1 it does not.
     """
-    if not isinstance(layer, nn.Conv2d) or layer.kernel_size != (1, 1) or layer.in_channels >= NARROW:
+    if not isinstance(layer, nn.Conv2d) or layer.in_channels >= NARROW:
+        return 1, 1
+    if layer.kernel_size != (1, 1) or layer.padding not in ((0, 0), "valid"):
         return 1, 1
     vertical, horizontal = layer.stride
     layer.stride = 1, 1
