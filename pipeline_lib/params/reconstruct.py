@@ -55,8 +55,7 @@ class Method(Section):
     activations: Grid
     steps: Steps  # what is learned: the logarithm, whose rates are relative, or the step itself
     normalise_loss: bool  # divide by the unit's first loss
-    error: Literal["absolute", "relative"]  # each image's squared error as it is, or by the power of its output
-    fisher_rank: Annotated[int, Field(ge=0)]  # likeliest classes whose gradients weight it instead; 0: none
+    error: Literal["absolute", "relative", "fisher"]  # squared; by the power of the image's output; FIMA-Q's
     head: Literal["squared", "kl"]  # loss of the last unit: of the logits, or divergence of the classes
 
 

@@ -1,61 +1,64 @@
-"""Which errors of a unit's output matter to the classes that the network predicts: Fisher information.
+"""Which errors of a unit's output matter to the classes that the network predicts: the loss of FIMA-Q (Wu et al. 2025).
 
-To second order, an error d of the unit's output moves the predicted classes by a divergence of 1/2 d^T F d, with
-F = J^T (diag(p) - p p^T) J, where J is the Jacobian of the logits and p the predicted probabilities (Martens 2014,
-arXiv 1412.1193). F is the sum over classes y of p_y g_y g_y^T with g_y = J^T (e_y - p). Of each image the likeliest
-classes are kept as they are: a factor of low rank. All classes together, over all images, give a diagonal, which also
-stands for what the second order leaves out. A diagonal with low rank is what FIMA-Q (Wu et al. 2025) weights by.
+The gradient of the divergence of the classes, at the output of a unit that alone is quantized, is to first order F d:
+d the error of the output, F its Fisher information. FIMA-Q takes F to be a diagonal and a matrix of low rank, both made
+from mean absolute gradients w. Of one gradient the loss of an error d is (w'|d|)^2 + w'd^2, each term in units of its
+own value as it was at first.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-from pipeline_lib.artifacts.fingerprints import seed_of
+from pipeline_lib.quantization.ranges import SMALLEST
+
+TEMPERATURE = 20.0  # of the classes, as in FIMA-Q's code
 
 
 class FisherError:
-    """Loss of a unit: 1/2 d^T (A A^T + diag) d of an image's error d, mean over images."""
+    """Loss of a unit: 2 for errors such as it was made from."""
 
-    def __init__(self, diagonal: Tensor) -> None:
-        """Diagonal of F, mean over images, of the shape of an image's output."""
-        self.diagonal = diagonal
+    def __init__(self, gradient: Tensor, outputs: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """`gradient`: as of `class_gradient`; `outputs`: batches of the quantized unit's and of the float one's."""
+        self._weights = (gradient / gradient.mean().clamp(min=SMALLEST)).flatten()
+        terms = torch.cat([self._terms(output, target) for output, target in outputs])
+        self._first = terms.mean(0).clamp(min=SMALLEST)
 
-    def __call__(self, output: Tensor, target: Tensor, factors: Tensor) -> Tensor:
-        """factors: (n, rank, ...), the columns of each image's A."""
-        error = output - target
-        along = (factors * error.unsqueeze(1)).flatten(2).sum(2)
-        return 0.5 * (along.square().sum(1) + (self.diagonal * error.square()).flatten(1).sum(1)).mean()
+    def _terms(self, output: Tensor, target: Tensor) -> Tensor:
+        """(n, ...) -> (n, 2)."""
+        error = (output - target).flatten(1)
+        return torch.stack([(error.abs() @ self._weights).square(), error.square() @ self._weights], 1)
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        """Mean over the images, a scalar."""
+        return (self._terms(output, target).mean(0) / self._first).sum()
 
 
-def fisher_factors(
-    network: nn.Module, unit: str, batches: Iterable[Tensor], rank: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Of the float network, batch by batch: factors (n, rank, ...), and squared gradients of random probes (n, ...).
+def class_gradient(
+    network: nn.Module, unit: str, images: Iterable[Tensor], outputs: Iterable[Tensor], classes: Tensor
+) -> Tensor:
+    """Mean over images of the absolute gradient of the divergence of the classes, of the shape of an image's output.
 
-    The probes are random signs, seeded by the unit, mixed to have the covariance diag(p) - p p^T: on average their
-    squared gradient is the diagonal of F.
+    `network` is float, but its unit writes `outputs`; `classes` (n, classes) are the logits that it has by itself.
     """
-    generator = torch.Generator().manual_seed(seed_of("fisher", 0, unit))
-    outputs: list[Tensor] = []
+    written: list[Tensor] = []
 
-    def cut(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        outputs[:] = [output.detach().requires_grad_()]
-        return outputs[0].clone()  # what follows may work in place
+    def substitute(_: nn.Module, __: tuple[Tensor, ...], ___: Tensor) -> Tensor:
+        return written[0].clone()  # what follows may work in place
 
-    handle = network.get_submodule(unit).register_forward_hook(cut)
+    handle = network.get_submodule(unit).register_forward_hook(substitute)
+    gradients, begin = [], 0
     try:
-        for batch in batches:
+        for batch, output in zip(images, outputs, strict=True):
+            written[:] = [output.detach().requires_grad_()]
             with torch.enable_grad():
                 logits = network(batch)
-            p = logits.detach().softmax(-1)
-            signs = torch.randint(2, p.shape, generator=generator).mul_(2).sub_(1).to(p)
-            top, classes = p.topk(min(rank, p.shape[1]))
-            chosen = nn.functional.one_hot(classes, p.shape[1]) - p.unsqueeze(1)
-            directions = [*(top.sqrt().unsqueeze(2) * chosen).unbind(1), signs * p.sqrt()]
-            directions[-1] = directions[-1] - p * directions[-1].sum(1, keepdim=True)
-            grads = [torch.autograd.grad(logits, outputs[0], u, retain_graph=True)[0] for u in directions]
-            yield torch.stack(grads[:-1], 1), grads[-1].square()
+            expected = classes[begin : begin + len(batch)]
+            # the gradient of the divergence at the logits, but for a constant
+            shift = (logits.detach() / TEMPERATURE).softmax(-1) - (expected / TEMPERATURE).softmax(-1)
+            gradients.append(torch.autograd.grad(logits, written[0], shift)[0].abs().sum(0))
+            begin += len(batch)
     finally:
         handle.remove()
+    return torch.stack(gradients).sum(0) / begin

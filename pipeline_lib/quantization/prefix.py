@@ -1,20 +1,20 @@
 """The finished part of a network, and what the unit behind it sees."""
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline_lib.models.normalise import Normaliser
 from pipeline_lib.params.reconstruct import Method
 from pipeline_lib.quantization.caches import Caches
 from pipeline_lib.quantization.capture import unit_inputs, unit_outputs
 from pipeline_lib.quantization.dataflow import Group
-from pipeline_lib.quantization.fisher import FisherError, fisher_factors
+from pipeline_lib.quantization.fisher import FisherError, class_gradient
 from pipeline_lib.quantization.step import Loss, RelativeError, UnitData, class_divergence, reconstruction_error
 from pipeline_lib.quantization.views import view_count, views
 
@@ -30,7 +30,7 @@ class Batches:
     def __len__(self) -> int:
         return len(self._images)
 
-    def __iter__(self) -> Iterator[torch.Tensor]:
+    def __iter__(self) -> Iterator[Tensor]:
         for begin in self._images[::BATCH]:
             images = np.load(self._path, mmap_mode="r")  # mapped anew, so that no more than a batch is in memory
             yield self._normalise(images[begin : min(begin + BATCH, self._images.stop)])
@@ -96,8 +96,8 @@ class Prefix:
         loss: Loss = reconstruction_error
         if number + 1 == len(self._groups) and method.head == "kl":
             loss = class_divergence
-        elif method.fisher_rank:
-            data, loss = self._with_fisher(data, group[-1], method.fisher_rank)
+        elif method.error == "fisher":
+            loss = self._fisher_error(data, group)
         elif method.error == "relative":
             trained, _ = data.target.split(self._held_out)
             loss = RelativeError(torch.cat([RelativeError.power(x) for x in trained.batches(BATCH)]).median())
@@ -115,17 +115,18 @@ class Prefix:
         logits = self._caches.store(images, unit_outputs(self._reference, pictures.batches(BATCH)))
         return UnitData(pictures, pictures, logits)
 
-    def _with_fisher(self, data: UnitData, unit: str, rank: int) -> tuple[UnitData, Loss]:
-        """The factors, and a loss whose diagonal comes from the images that are not held out alone."""
-        total, left = torch.zeros(data.target.shape, device=data.target.device), len(self._batches) - self._held_out
-        trained = left
+    @cached_property
+    def _classes(self) -> Tensor:
+        """Logits of the float network, (n, classes), for the images that are not held out."""
+        trained, _ = self._batches.split(self._held_out)
+        return torch.cat(list(unit_outputs(self._reference, trained)))
 
-        def factors() -> Iterator[torch.Tensor]:
-            nonlocal left
-            for factor, squared in fisher_factors(self._reference, unit, self._batches, rank):
-                total.add_(squared[: max(left, 0)].sum(0))
-                left -= len(squared)
-                yield factor
-
-        cache = self._caches.store(len(self._batches), factors())
-        return replace(data, factors=cache), FisherError(total / trained)
+    def _fisher_error(self, data: UnitData, group: Group) -> FisherError:
+        """Made from the images that are not held out."""
+        images, _ = self._batches.split(self._held_out)
+        trained, _ = data.split(self._held_out)
+        unit = joined(self._quantized, group)
+        alone = unit_outputs(unit, trained.float_input.batches(BATCH))
+        gradient = class_gradient(self._reference, group[-1], images, alone, self._classes)
+        outputs = unit_outputs(unit, trained.quantized_input.batches(BATCH))
+        return FisherError(gradient, zip(outputs, trained.target.batches(BATCH), strict=True))

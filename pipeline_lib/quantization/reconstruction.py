@@ -42,8 +42,8 @@ class UnitResult:
 def unit_loss(unit: nn.Module, data: UnitData, loss: Loss) -> float:
     """Mean reconstruction error of the unit as it stands, on the quantized inputs of the first LOSS_IMAGES images."""
     some = data.first(LOSS_IMAGES)
-    batches = zip(*(cache.batches(LOSS_BATCH) for cache in some.caches), strict=True)
-    return sum(float(loss(unit(x), *target)) * len(x) for x, _, *target in batches) / len(some.target)
+    batches = zip(some.quantized_input.batches(LOSS_BATCH), some.target.batches(LOSS_BATCH), strict=True)
+    return sum(float(loss(unit(x), target)) * len(x) for x, target in batches) / len(some.target)
 
 
 def reconstruct_unit(

@@ -18,7 +18,7 @@ from pipeline_lib.quantization.ranges import FAINT, SMALLEST
 
 BETA_FIRST, BETA_LAST = 20.0, 2.0  # exponent of the rounding regulariser, linear in between
 Advance = Callable[[int], None]  # counts iterations that were done, or on a GPU sent off
-Loss = Callable[..., Tensor]  # of a unit's output, the float unit's, and the images' Fisher factors if it takes them
+Loss = Callable[[Tensor, Tensor], Tensor]  # of a unit's output and the float unit's
 
 WINDOW = 500  # iterations that early stopping compares
 EAGER = 3  # iterations before the capture, which make the optimiser's state
@@ -31,13 +31,11 @@ class UnitData:
     quantized_input: Cache
     float_input: Cache
     target: Cache
-    factors: Cache | None = None  # of a Fisher loss
 
     @property
-    def caches(self) -> list[Cache]:
+    def caches(self) -> tuple[Cache, Cache, Cache]:
         """All of them."""
-        inputs = [self.quantized_input, self.float_input, self.target]
-        return inputs if self.factors is None else [*inputs, self.factors]
+        return self.quantized_input, self.float_input, self.target
 
     def split(self, held_out: int) -> tuple["UnitData", "UnitData"]:
         """All but the last `held_out` images, and those."""
@@ -151,9 +149,9 @@ class Step:
         self.now.copy_(self.schedule[self.iteration][0])
         for learning_rate, rate in self.decayed:
             learning_rate.copy_(rate * self.cosine)
-        quantized_input, float_input, *target = self.feed.batch
+        quantized_input, float_input, target = self.feed.batch
         mixed = mix(quantized_input, float_input, self.keep, self.seeds[-1])
-        loss = self.loss(self.unit(mixed), *target)
+        loss = self.loss(self.unit(mixed), target)
         if self.normalise:
             self.scale.copy_(torch.where(self.iteration[0] == 0, loss.detach(), self.scale))
             loss = loss / self.scale
