@@ -1,5 +1,6 @@
 """Putting quantizers into a timm network, module by module, without tracing it."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -121,3 +122,11 @@ def quantizers(network: nn.Module) -> dict[str, Quantizer]:
         for name, module in network.named_modules()
         if isinstance(module, UniformQuantizer | LogSqrt2Quantizer)
     }
+
+
+def rounded_to_nearest(network: nn.Module) -> nn.Module:
+    """A copy whose layers compute with weights rounded to nearest."""
+    rounded = copy.deepcopy(network)
+    for layer in quant_layers(rounded).values():
+        layer.freeze(layer.nearest())
+    return rounded

@@ -1,9 +1,9 @@
 """Which errors of a unit's output matter to the classes that the network predicts: the loss of FIMA-Q (Wu et al. 2025).
 
 The gradient of the divergence of the classes, at the output of a unit that alone is quantized, is to first order F d:
-d the error of the output, F its Fisher information. FIMA-Q takes F to be a diagonal and a matrix of low rank, both made
-from mean absolute gradients w. Of one gradient the loss of an error d is (w'|d|)^2 + w'd^2, each term in units of its
-own value as it was at first.
+d is the error of that output, F its Fisher information. FIMA-Q takes F to be a diagonal and a matrix of low rank, made
+from mean absolute gradients during the run. Ours has one, w, made before it: (w'|d|)^2 and w'd^2 of an error d, each
+by its mean over the errors of the unit rounded to nearest, count as much.
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ TEMPERATURE = 20.0  # of the classes, as in FIMA-Q's code
 
 
 class FisherError:
-    """Loss of a unit: 2 for errors such as it was made from."""
+    """Loss of a unit: 1 for errors such as it was made from."""
 
     def __init__(self, gradient: Tensor, outputs: Iterable[tuple[Tensor, Tensor]]) -> None:
         """`gradient`: as of `class_gradient`; `outputs`: batches of the quantized unit's and of the float one's."""
@@ -32,7 +32,7 @@ class FisherError:
 
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean over the images, a scalar."""
-        return (self._terms(output, target).mean(0) / self._first).sum()
+        return (self._terms(output, target).mean(0) / self._first).mean()
 
 
 def class_gradient(

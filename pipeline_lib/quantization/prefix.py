@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pipeline_lib.models.normalise import Normaliser
 from pipeline_lib.params.reconstruct import Method
+from pipeline_lib.quantization.attach import rounded_to_nearest
 from pipeline_lib.quantization.caches import Caches
 from pipeline_lib.quantization.capture import unit_inputs, unit_outputs
 from pipeline_lib.quantization.dataflow import Group
@@ -122,10 +123,10 @@ class Prefix:
         return torch.cat(list(unit_outputs(self._reference, trained)))
 
     def _fisher_error(self, data: UnitData, group: Group) -> FisherError:
-        """Made from the images that are not held out."""
+        """Made from the images that are not held out, and the unit rounded to nearest."""
         images, _ = self._batches.split(self._held_out)
         trained, _ = data.split(self._held_out)
-        unit = joined(self._quantized, group)
+        unit = rounded_to_nearest(joined(self._quantized, group))
         alone = unit_outputs(unit, trained.float_input.batches(BATCH))
         gradient = class_gradient(self._reference, group[-1], images, alone, self._classes)
         outputs = unit_outputs(unit, trained.quantized_input.batches(BATCH))

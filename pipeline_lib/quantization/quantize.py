@@ -29,7 +29,7 @@ from pipeline_lib.models.preprocessing import Pixels
 from pipeline_lib.models.units import reconstruction_units
 from pipeline_lib.params.reconstruct import Method, Precision, Reconstruct
 from pipeline_lib.progress import ProgressBar, notice
-from pipeline_lib.quantization.attach import Scheme, attach, fold, make_scheme, method_for, quant_layers
+from pipeline_lib.quantization.attach import Scheme, attach, fold, make_scheme, method_for, rounded_to_nearest
 from pipeline_lib.quantization.caches import Caches
 from pipeline_lib.quantization.checkpoint import describe, restore, save_network, save_unit
 from pipeline_lib.quantization.dataflow import Group, grouped, layers, observe
@@ -91,7 +91,7 @@ def quantize(
             notice(f"{out.name}: timm knows no blocks of this network; every layer is reconstructed by itself")
         if not work.done(NEAREST):
             with work.writing(NEAREST) as path:
-                save_network(path, _rounded_to_nearest(quantized))
+                save_network(path, rounded_to_nearest(quantized))
         groups, chained = grouped(reference, next(iter(batches))[:1], units, method.merge)
         caches = Caches(device, cache_gib, work.path)
         prefix = Prefix(reference, quantized, groups, chained, batches, params.held_out, caches)
@@ -221,10 +221,3 @@ def _prepare(
     trained = len(batches) - params.held_out
     search_ranges(quantized, batches.first(min(params.range_images, trained)), readers, ranges)
     return reference, quantized, scheme, units
-
-
-def _rounded_to_nearest(quantized: nn.Module) -> nn.Module:
-    rounded = copy.deepcopy(quantized)
-    for layer in quant_layers(rounded).values():
-        layer.freeze(layer.nearest())
-    return rounded

@@ -53,7 +53,7 @@ def reconstruct_unit(
 
     The unit is a QuantLayer or holds some; the quantizers that its layers read through are learned with them.
     """
-    layers = [unit] if isinstance(unit, QuantLayer) else list(quant_layers(unit).values())
+    layers = list(quant_layers(unit).values())
     activations = [q for q in quantizers(unit).values() if isinstance(q, UniformQuantizer) and not q.learned]
     train, held_out = data.split(params.held_out)
     with_nearest = {layer: layer.nearest() for layer in layers}

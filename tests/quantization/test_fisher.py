@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -37,14 +38,14 @@ def test_the_gradient_is_that_of_the_divergence_of_the_classes(family: str, unit
     assert torch.allclose(gradient / gradient.mean(), expected / expected.mean(), rtol=1e-6)
 
 
-def test_the_loss_is_two_for_the_errors_that_it_was_made_from_and_grows_where_the_gradient_is() -> None:
+def test_the_loss_is_one_for_the_errors_that_it_was_made_from_and_grows_where_the_gradient_is() -> None:
     gradient = torch.tensor([[1e-9, 3e-9]])
     target, error = torch.randn(2, 1, 2), torch.tensor([[[2.0, -1.0]], [[0.0, 4.0]]])
     loss = FisherError(gradient, [(target[:1] + error[:1], target[:1]), (target[1:] + error[1:], target[1:])])
-    assert loss(target + error, target).item() == pytest.approx(2)
+    assert loss(target + error, target).item() == pytest.approx(1)
     # weights 1/2, 3/2: (2/2 + 3/2)^2 and (4 * 3/2)^2; 4/2 + 3/2 and 16 * 3/2
     here, there = (target + torch.tensor(d) for d in ([[1.0, 0.0]], [[0.0, 1.0]]))
-    first = torch.tensor([6.25 + 36, 3.5 + 24]) / 2
+    first = torch.tensor([6.25 + 36, 3.5 + 24])
     assert loss(here, target).item() == pytest.approx(0.25 / first[0].item() + 0.5 / first[1].item())
     assert loss(there, target).item() == pytest.approx(2.25 / first[0].item() + 1.5 / first[1].item())
 
@@ -63,3 +64,11 @@ def test_images_kept_back_do_not_change_what_is_learned(
     one, two = run(calibration["vit"], "vit", Path("one"), how), run(workspace / "other.npy", "vit", Path("two"), how)
     assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
     assert (one / "blocks.csv").read_bytes() != (two / "blocks.csv").read_bytes()
+
+
+def test_losses_are_relative_to_nearest(calibration: dict[str, Path], workspace: Path) -> None:
+    changes = {"iterations": 300, "tune_iterations": 0, "error": "fisher"}
+    how = {"vit": METHODS["vit"].model_copy(update=changes)}
+    blocks = pd.read_csv(run(calibration["vit"], "vit", Path("out"), how) / "blocks.csv").set_index("unit")
+    assert blocks.loss_before.to_numpy() == pytest.approx(1, rel=1e-3)
+    assert blocks.loss_after.mean() < 0.9
