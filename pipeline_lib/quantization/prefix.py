@@ -20,7 +20,6 @@ from pipeline_lib.quantization.step import Loss, RelativeError, UnitData, class_
 from pipeline_lib.quantization.views import view_count, views
 
 BATCH = 64  # images of a forward pass
-FISHER_IMAGES = 256
 
 
 class Batches:
@@ -118,18 +117,17 @@ class Prefix:
         return UnitData(pictures, pictures, logits)
 
     @cached_property
-    def _weighing(self) -> tuple[Batches, Tensor]:
-        """Images that a Fisher error is made from, none of them held out, and their float logits."""
+    def _classes(self) -> Tensor:
+        """Logits of the float network, (n, classes), for the images that are not held out."""
         trained, _ = self._batches.split(self._held_out)
-        images = trained.first(FISHER_IMAGES)
-        return images, torch.cat(list(unit_outputs(self._reference, images)))
+        return torch.cat(list(unit_outputs(self._reference, trained)))
 
     def _fisher_error(self, data: UnitData, group: Group) -> FisherError:
-        """Made from the unit rounded to nearest."""
-        images, classes = self._weighing
-        some = data.first(len(images))
+        """Made from the unit rounded to nearest, and from images that are not held out."""
+        images, _ = self._batches.split(self._held_out)
+        trained, _ = data.split(self._held_out)
         unit = rounded_to_nearest(joined(self._quantized, group))
-        alone = unit_outputs(unit, some.float_input.batches(BATCH))
-        gradient = class_gradient(self._reference, group[-1], images, alone, classes)
-        outputs = unit_outputs(unit, some.quantized_input.batches(BATCH))
-        return FisherError(gradient, zip(outputs, some.target.batches(BATCH), strict=True))
+        alone = unit_outputs(unit, trained.float_input.batches(BATCH))
+        gradient = class_gradient(self._reference, group[-1], images, alone, self._classes)
+        outputs = unit_outputs(unit, trained.quantized_input.batches(BATCH))
+        return FisherError(gradient, zip(outputs, trained.target.batches(BATCH), strict=True))
