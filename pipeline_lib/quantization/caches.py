@@ -117,6 +117,12 @@ class Caches:
             return mmap.mmap(file.fileno(), size)
 
 
+def choose_batches(iterations: int, batch_size: int, images: int, seed: int) -> Tensor:
+    """What `Feed` takes: the images of each iteration, drawn with replacement; no more at once than there are."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(images, (iterations, min(batch_size, images)), generator=generator)
+
+
 class Feed:
     """Batches of caches, on the device, always in the same tensors: a CUDA graph reads them there."""
 
@@ -124,15 +130,19 @@ class Feed:
         """choices: (iterations, batch size), on the CPU: the images of each iteration."""
         self._choices = choices
         self._sources: list[tuple[Cache, Tensor, list[Tensor]]] = []
-        self.batch: list[Tensor] = []
+        self._batch: list[Tensor] = []
         for cache in caches:
             rows = torch.empty(choices.shape[1], cache.rows.shape[1], device=cache.device)
             elsewhere = cache.rows.device != cache.device
             staging = [torch.empty(rows.shape, pin_memory=True) for _ in range(2 * elsewhere)]
             self._sources.append((cache, rows, staging))
-            self.batch.append(cache.shaped(rows))
+            self._batch.append(cache.shaped(rows))
         self._on_device = choices.to(next(iter(caches)).device)
         self._sent = [torch.cuda.Event() for _ in range(2 * any(staging for _, _, staging in self._sources))]
+
+    def batch(self) -> tuple[Tensor, ...]:
+        """A tensor a cache."""
+        return tuple(self._batch)
 
     def load(self, iteration: int) -> None:
         """Fill the batch; from the host through two pinned buffers in turn, while the device works on."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ from pipeline_lib.quantization.capture import unit_inputs, unit_outputs
 from pipeline_lib.quantization.dataflow import Group
 from pipeline_lib.quantization.fisher import FisherError, class_gradient
 from pipeline_lib.quantization.step import Loss, RelativeError, UnitData, class_divergence, reconstruction_error
-from pipeline_lib.quantization.views import view_count, views
 
 BATCH = 64  # images of a forward pass
 
@@ -105,15 +103,13 @@ class Prefix:
         self._previous = number, data
         return data, loss
 
-    def whole(self, draws: int, seed: int) -> UnitData:
-        """What the network sees, and its float logits: views for so many draws, and the held-out images as they are."""
+    def whole(self) -> UnitData:
+        """What the network sees, and its float logits."""
         self._previous = None
         self._caches.keep([])
-        trained, held_out = self._batches.split(self._held_out)
-        count = view_count(draws, len(trained))
-        images = count * len(trained) + len(held_out)
-        pictures = self._caches.store(images, chain(views(trained, count, seed), held_out))
-        logits = self._caches.store(images, unit_outputs(self._reference, pictures.batches(BATCH)))
+        images = len(self._batches)
+        pictures = self._caches.store(images, self._batches)
+        logits = self._caches.store(images, unit_outputs(self._reference, self._batches))
         return UnitData(pictures, pictures, logits)
 
     @cached_property

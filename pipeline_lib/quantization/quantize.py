@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from pipeline_lib.artifacts.fingerprints import digest_code, digest_path, seed_of
+from pipeline_lib.artifacts.fingerprints import digest_code, digest_path
 from pipeline_lib.artifacts.memory import peak_memory
 from pipeline_lib.artifacts.records import read_json, write_json
 from pipeline_lib.artifacts.workdir import WorkDirectory
@@ -35,7 +35,7 @@ from pipeline_lib.quantization.checkpoint import describe, restore, save_network
 from pipeline_lib.quantization.dataflow import Group, grouped, layers, observe
 from pipeline_lib.quantization.initialise import layer_norm_readers, search_ranges
 from pipeline_lib.quantization.prefix import Batches, Prefix, joined
-from pipeline_lib.quantization.reconstruction import NETWORK, UnitResult, reconstruct_unit, tune_network
+from pipeline_lib.quantization.reconstruction import UnitResult, reconstruct_unit, tune_network
 from pipeline_lib.quantization.step import Advance
 
 MODEL, NEAREST, DESCRIPTION = "model.safetensors", "nearest.safetensors", "quantization.json"
@@ -95,7 +95,7 @@ def quantize(
         groups, chained = grouped(reference, next(iter(batches))[:1], units, method.merge)
         caches = Caches(device, cache_gib, work.path)
         prefix = Prefix(reference, quantized, groups, chained, batches, params.held_out, caches)
-        results = _reconstruct(work, quantized, groups, prefix, params, method, device, out.name)
+        results = _reconstruct(work, reference, quantized, groups, prefix, params, method, device, out.name)
         costs = {result["unit"]: result.pop("cost") for result in results}
         curves = [(result["unit"], *point) for result in results for point in result.pop("curve")]
         with work.writing(BLOCKS) as path:
@@ -118,6 +118,7 @@ def quantize(
 
 def _reconstruct(
     work: WorkDirectory,
+    reference: nn.Module,
     quantized: nn.Module,
     groups: Sequence[Group],
     prefix: Prefix,
@@ -136,9 +137,7 @@ def _reconstruct(
         return reconstruct_unit(name, unit, *prefix.advance(number, method), params, method, advance)
 
     def tune(advance: Advance) -> UnitResult:
-        draws = method.tune_iterations * params.batch_size
-        data = prefix.whole(draws, seed_of("views", params.seed, NETWORK))
-        return tune_network(quantized, data, params, method, advance)
+        return tune_network(quantized, reference, prefix.whole(), params, method, advance)
 
     jobs: list[tuple[nn.Module, Callable[[Advance], UnitResult], int]] = [
         (joined(quantized, group), partial(reconstruct, number), method.iterations)

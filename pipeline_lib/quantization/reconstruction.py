@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from pipeline_lib.artifacts.fingerprints import seed_of
 from pipeline_lib.params.reconstruct import Method, Reconstruct
 from pipeline_lib.quantization.attach import quant_layers, quantizers
+from pipeline_lib.quantization.caches import Feed, choose_batches
 from pipeline_lib.quantization.quantizers import QuantLayer, UniformQuantizer
 from pipeline_lib.quantization.step import Advance, Loss, Step, UnitData, class_divergence, run
+from pipeline_lib.quantization.views import ViewFeed
 
 LOSS_IMAGES, LOSS_BATCH = 256, 64
 POINTS = 100  # of a unit's curves
@@ -65,7 +67,8 @@ def reconstruct_unit(
             layer.freeze(integers)
     else:
         seed = seed_of("reconstruct", params.seed, name)
-        step = Step(unit, layers, activations, train, method, params.batch_size, loss, seed)
+        source = Feed(train.caches, choose_batches(method.iterations, params.batch_size, len(train.target), seed))
+        step = Step(unit, layers, activations, source, method, loss, seed)
         run(step, advance)
         curve = _thinned(step.curve[: int(step.iteration)])
         flipped = _hardened(layers)
@@ -83,11 +86,12 @@ def reconstruct_unit(
 
 
 def tune_network(
-    network: nn.Module, data: UnitData, params: Reconstruct, method: Method, advance: Advance
+    network: nn.Module, reference: nn.Module, data: UnitData, params: Reconstruct, method: Method, advance: Advance
 ) -> UnitResult:
     """Learn all steps and biases of a network of frozen layers together, by the divergence of the predicted classes.
 
-    Its integers move with them, straight through the rounding, if they have a rate. Nothing is dropped.
+    Its integers move with them, straight through the rounding, if they have a rate. Nothing is dropped. It learns from
+    views of the images, new ones in every iteration, and what the reference, the float network, predicts for them.
     """
     layers = list(quant_layers(network).values())
     activations = [q for q in quantizers(network).values() if isinstance(q, UniformQuantizer)]
@@ -98,7 +102,9 @@ def tune_network(
     changes |= {"iterations": method.tune_iterations, "drop": 0.0, "normalise_loss": False}
     tuning = method.model_copy(update=changes)
     seed = seed_of("reconstruct", params.seed, NETWORK)
-    step = Step(network, layers, activations, train, tuning, params.batch_size, class_divergence, seed)
+    choices = choose_batches(tuning.iterations, params.batch_size, len(train.target), seed)
+    source = ViewFeed(train.quantized_input, reference, choices, seed_of("views", params.seed, NETWORK))
+    step = Step(network, layers, activations, source, tuning, class_divergence, seed)
     run(step, advance)
     flipped = _hardened(layers)
     for quantizer in activations:

@@ -6,13 +6,14 @@ batches that are put into one place.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from pipeline_lib.fakequant import mix
 from pipeline_lib.params.reconstruct import Method
-from pipeline_lib.quantization.caches import Cache, Feed
+from pipeline_lib.quantization.caches import Cache
 from pipeline_lib.quantization.quantizers import QuantLayer, UniformQuantizer
 from pipeline_lib.quantization.ranges import FAINT, SMALLEST
 
@@ -45,6 +46,16 @@ class UnitData:
     def first(self, count: int) -> "UnitData":
         """The first images."""
         return UnitData(*(cache.first(count) for cache in self.caches))
+
+
+class Source(Protocol):
+    """Where batches come from: quantized input, float input and target, always in the same tensors or made of those."""
+
+    def load(self, iteration: int) -> None:
+        """Fetch the batch of an iteration; called by the host."""
+
+    def batch(self) -> Sequence[Tensor]:
+        """The three tensors, without a look at a value on the host."""
 
 
 def reconstruction_error(output: Tensor, target: Tensor) -> Tensor:
@@ -88,28 +99,23 @@ def schedule(iterations: int, warmup: float, rounding_weight: float) -> Tensor:
 
 
 class Step:
-    """Call it once an iteration, on the batch that `feed` holds: all that is learned takes a step of Adam."""
+    """Call it once an iteration, on the batch that `source` has loaded: all that is learned takes a step of Adam."""
 
     def __init__(
         self,
         unit: nn.Module,
         layers: Sequence[QuantLayer],
         activations: Sequence[UniformQuantizer],
-        data: UnitData,
+        source: Source,
         method: Method,
-        batch_size: int,
         loss: Loss,
         seed: int,
     ) -> None:
         """Begin to learn: steps and biases are parameters from now on, and layers that are float yet round softly."""
-        device, size = data.target.device, len(data.target)
-        iterations = method.iterations
-        self.unit, self.loss, self.iterations, self.device = unit, loss, iterations, device
+        device, iterations = layers[0].step.device, method.iterations
+        self.unit, self.source, self.loss, self.iterations, self.device = unit, source, loss, iterations, device
         self.keep, self.normalise = 1 - method.drop, method.normalise_loss
         self.early_stop, self.regularised_from = method.early_stop, int(method.warmup * iterations)
-        generator = torch.Generator().manual_seed(seed)
-        choices = torch.randint(size, (iterations, min(batch_size, size)), generator=generator)
-        self.feed = Feed(data.caches, choices)
         self.schedule = schedule(iterations, method.warmup, method.rounding_weight).to(device)
         self.iteration = torch.zeros(1, dtype=torch.int64, device=device)
         self.scale = torch.ones((), device=device)
@@ -149,7 +155,7 @@ class Step:
         self.now.copy_(self.schedule[self.iteration][0])
         for learning_rate, rate in self.decayed:
             learning_rate.copy_(rate * self.cosine)
-        quantized_input, float_input, target = self.feed.batch
+        quantized_input, float_input, target = self.source.batch()
         mixed = mix(quantized_input, float_input, self.keep, self.seeds[-1])
         loss = self.loss(self.unit(mixed), target)
         if self.normalise:
@@ -183,7 +189,7 @@ def run(step: Step, advance: Advance) -> None:
         stream.wait_stream(torch.cuda.current_stream(step.device))
     with torch.cuda.stream(stream):
         for i in range(eager):
-            step.feed.load(i)
+            step.source.load(i)
             step()
             advance(1)
             if step.is_flat(i + 1):
@@ -195,7 +201,7 @@ def run(step: Step, advance: Advance) -> None:
     with torch.cuda.graph(graph):
         step()
     for i in range(EAGER, step.iterations):
-        step.feed.load(i)
+        step.source.load(i)
         graph.replay()
         advance(1)
         if step.is_flat(i + 1):

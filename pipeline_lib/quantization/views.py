@@ -4,40 +4,66 @@ A network's float logits can be had for any image, so a view has them of its own
 mirroring and mixup (Zhang et al. 2018) do to a class.
 """
 
-from collections.abc import Iterable, Iterator
+import math
 
 import torch
-from torch import Tensor
-from torchvision.transforms import v2
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pipeline_lib.quantization.caches import Cache, Feed
 
 AREA = (0.5, 1.0)  # of a crop, as a share of the image's
+ASPECT = (3 / 4, 4 / 3)  # of a crop, relative to the image's
 MIXED = 0.4  # share of a view's images that are mixed with another
-MOST = 16  # views that are kept
 
 
-def view_count(draws: int, images: int) -> int:
-    """Views of each image for that many draws from all of them: as many as are drawn of an image, from 1 to MOST."""
-    return min(MOST, max(1, draws // images))
-
-
-def views(batches: Iterable[Tensor], count: int, seed: int) -> Iterator[Tensor]:
-    """The images (n, c, h, w) of all batches as they are, then each of the other `count - 1` views of all of them.
-
-    `seed` determines them, with the sizes of the batches.
-    """
-    yield from batches
+def draw_views(shape: tuple[int, ...], seed: int) -> tuple[Tensor, Tensor]:
+    """Views of so many images: what `view` takes, crops (*shape, 2, 3) and weights (*shape)."""
     generator = torch.Generator().manual_seed(seed)
-    for _ in range(count - 1):
-        for images in batches:
-            with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
-                torch.default_generator.manual_seed(int(torch.randint(1 << 62, (), generator=generator)))
-                yield _view(images)
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(shape, generator=generator)
+
+    area, aspect = uniform(*AREA), uniform(*map(math.log, ASPECT)).exp()
+    width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
+    mirror = uniform(-1, 1).sign()
+    x, y = uniform(-1, 1) * (1 - width), uniform(-1, 1) * (1 - height)
+    zero = torch.zeros(shape)
+    crops = torch.stack([mirror * width, zero, x, zero, height, y], -1).view(*shape, 2, 3)
+    return crops, torch.where(uniform(0, 1) < MIXED, uniform(0, 1), 1.0)
 
 
-def _view(images: Tensor) -> Tensor:
-    crop = v2.Compose([v2.RandomResizedCrop(images.shape[2:], AREA), v2.RandomHorizontalFlip()])
-    cropped = torch.stack([crop(image) for image in images])
-    weight = torch.where(torch.rand(len(images)) < MIXED, torch.rand(len(images)), 1).view(-1, 1, 1, 1).to(images)
-    mixed = weight * cropped + (1 - weight) * cropped[torch.randperm(len(images))]
+def view(images: Tensor, crops: Tensor, weights: Tensor) -> Tensor:
+    """Views of images (n, c, h, w), in their memory format: each cropped, then mixed with the one before it.
+
+    crops: (n, 2, 3), affine maps from places in the view to places in the image, both from -1 to 1; weights: (n), the
+    image's own.
+    """
+    grid = functional.affine_grid(crops, list(images.shape), align_corners=False)
+    cropped = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    mixed = torch.lerp(cropped.roll(1, 0), cropped, weights.view(-1, 1, 1, 1))
     channels_last = images.is_contiguous(memory_format=torch.channels_last)
     return mixed.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+class ViewFeed:
+    """Batches of views, new ones in every iteration, with the logits of the float network."""
+
+    def __init__(self, images: Cache, network: nn.Module, choices: Tensor, seed: int) -> None:
+        """choices: as for `Feed`; the seed determines the views."""
+        self._feed, self._network = Feed([images], choices), network
+        self._drawn = [drawn.to(images.device) for drawn in draw_views(tuple(choices.shape), seed)]
+        self._now = [drawn[0].clone() for drawn in self._drawn]
+
+    def load(self, iteration: int) -> None:
+        """Fill the batch."""
+        self._feed.load(iteration)
+        for now, drawn in zip(self._now, self._drawn, strict=True):
+            now.copy_(drawn[iteration])
+
+    @torch.no_grad()
+    def batch(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Input, the same again, and target, computed on the device alone."""
+        (images,) = self._feed.batch()
+        views = view(images, *self._now)
+        return views, views, self._network(views)

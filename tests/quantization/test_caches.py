@@ -36,9 +36,9 @@ def test_a_cache_gives_back_what_was_stored(tmp_path: Path, layout: torch.memory
         assert torch.equal(torch.cat(list(held.batches(8))), x[8:])
         feed = Feed([cache, kept], torch.tensor([[1, 7], [0, 0]]))
         feed.load(0)
-        assert all(torch.equal(batch, x[[1, 7]]) for batch in feed.batch)
+        assert all(torch.equal(batch, x[[1, 7]]) for batch in feed.batch())
         feed.load(1)
-        assert all(torch.equal(batch, x[[0, 0]]) for batch in feed.batch)
+        assert all(torch.equal(batch, x[[0, 0]]) for batch in feed.batch())
     assert list(tmp_path.iterdir()) == [], "files have no names: a kill leaves nothing behind"
 
 

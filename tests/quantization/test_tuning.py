@@ -12,15 +12,15 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pipeline_lib import progress
+from pipeline_lib.artifacts.fingerprints import digest_path
 from pipeline_lib.params.everything import read_everything
 from pipeline_lib.params.reconstruct import Method, Precision, Reconstruct
 from pipeline_lib.quantization import quantize as quantize_module
-from pipeline_lib.quantization.prefix import Prefix
+from pipeline_lib.quantization.caches import Caches
 from pipeline_lib.quantization.quantize import quantize
 from pipeline_lib.quantization.quantizers import QuantLayer, UniformQuantizer
 from pipeline_lib.quantization.reconstruction import UnitResult
-from pipeline_lib.quantization.step import UnitData
-from pipeline_lib.quantization.views import view_count, views
+from pipeline_lib.quantization.views import ViewFeed, draw_views, view
 from tests.conftest import ROOT
 
 PRESET = read_everything(ROOT / "pipeline_lib/presets/default.yaml")
@@ -38,33 +38,50 @@ def pictures(count: int, size: int = 16) -> torch.Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def test_the_first_view_is_the_images_and_the_others_are_other_pictures_of_them() -> None:
-    batches = list(pictures(12).split(5))
-    seen = list(views(batches, 3, seed=7))
-    assert [len(batch) for batch in seen] == [5, 5, 2] * 3
-    assert all(torch.equal(view, batch) for view, batch in zip(seen, batches, strict=False))
-    assert all(batch.is_contiguous(memory_format=torch.channels_last) for batch in seen)
-    first, second, third = (torch.cat(seen[i : i + 3]) for i in (0, 3, 6))
-    for one, other in ((first, second), (first, third), (second, third)):
-        assert (one - other).flatten(1).abs().amax(1).min() > 0.1
-    constant = torch.ones(8, 3, 9, 9)
-    assert all(torch.allclose(view, constant) for view in views([constant], 3, seed=0)), "no border, no new brightness"
+def test_a_view_is_a_crop_perhaps_mirrored_and_mixed_with_the_image_before() -> None:
+    images = pictures(3)
+    whole = torch.tensor([[1.0, 0, 0], [0, 1, 0]]).expand(3, 2, 3)
+    assert torch.allclose(view(images, whole, torch.ones(3)), images, atol=1e-5)
+    mirrored = whole * torch.tensor([[-1.0, 1, 1], [1, 1, 1]])
+    assert torch.allclose(view(images, mirrored, torch.ones(3)), images.flip(3), atol=1e-5)
+    mixed = view(images, whole, torch.tensor([1.0, 0.25, 1.0]))
+    assert torch.allclose(mixed[1], 0.25 * images[1] + 0.75 * images[0], atol=1e-5)
+    places = (2 * torch.arange(16) + 1) / 16 - 1
+    ramps = torch.stack(torch.meshgrid(places, places, indexing="xy")).unsqueeze(0)  # of each pixel, x and y
+    quarter = view(ramps, torch.tensor([[[0.5, 0, 0.5], [0, 0.5, -0.5]]]), torch.ones(1))  # at the upper right
+    expected = torch.stack([0.5 * ramps[0, 0] + 0.5, 0.5 * ramps[0, 1] - 0.5])
+    assert torch.allclose(quarter[0, :, 1:, :-1], expected[:, 1:, :-1], atol=1e-5), "but at the image's own border"
+    for layout in (torch.contiguous_format, torch.channels_last):
+        arranged = images.contiguous(memory_format=layout)
+        assert view(arranged, whole, torch.ones(3)).is_contiguous(memory_format=layout)
 
 
-def test_views_depend_on_the_seed_and_leave_the_global_generator_alone() -> None:
-    batches = list(pictures(6).split(3))
-    torch.manual_seed(0)
-    one = torch.cat(list(views(batches, 2, seed=1)))
-    following = torch.rand(1)
-    torch.manual_seed(5)
-    assert torch.equal(torch.cat(list(views(batches, 2, seed=1))), one)
-    assert not torch.equal(torch.cat(list(views(batches, 2, seed=2))), one)
-    torch.manual_seed(0)
-    assert torch.equal(torch.rand(1), following)
+def test_drawn_views_lie_within_their_images_and_no_two_are_the_same() -> None:
+    crops, weights = draw_views((500, 4), seed=3)
+    assert crops.shape == (500, 4, 2, 3) and weights.shape == (500, 4)
+    reach = crops[..., :2].abs().sum(-1) + crops[..., 2].abs()
+    assert reach.min() > 0.5 and reach.max() <= 1 + 1e-6
+    area = crops[..., 0, 0] * crops[..., 1, 1]
+    assert area.abs().min() > 0.45 and 0.4 < (area < 0).float().mean() < 0.6
+    assert 0.35 < (weights < 1).float().mean() < 0.45 and weights.min() >= 0
+    assert len(crops.flatten(0, 1).flatten(1).unique(dim=0)) == 2000
+    assert all(map(torch.equal, draw_views((500, 4), seed=3), (crops, weights)))
+    assert not torch.equal(draw_views((500, 4), seed=4)[0], crops)
 
 
-def test_there_are_no_more_views_than_are_drawn() -> None:
-    assert [view_count(draws, 100) for draws in (10, 100, 350, 10**6)] == [1, 1, 3, 16]
+def test_every_iteration_has_new_views_and_what_the_network_says_of_them(tmp_path: Path) -> None:
+    images = pictures(6)
+    cache = Caches(torch.device("cpu"), 1.0, tmp_path).store(6, [images])
+    network = nn.Sequential(nn.Flatten(), nn.Linear(images[0].numel(), 4))
+    feed = ViewFeed(cache, network, torch.zeros(2, 3, dtype=torch.int64), seed=0)
+    seen = []
+    for iteration in (0, 1, 0):
+        feed.load(iteration)
+        views, again, logits = feed.batch()
+        assert again is views and torch.equal(logits, network(views)) and not logits.requires_grad
+        seen.append(views)
+    assert torch.equal(seen[0], seen[2])
+    assert not torch.allclose(seen[0], seen[1], atol=0.1) and not torch.allclose(seen[0][0], seen[0][1], atol=0.1)
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
@@ -140,23 +157,12 @@ def test_progress_counts_iterations_and_a_run_that_goes_on_begins_where_it_was(
     assert re.search(r"7/7 network: loss \S+ -> \S+$", lines[-1])
 
 
-def test_views_are_learned_from_and_held_out_images_have_none(
-    calibration: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[UnitData] = []
-    real = Prefix.whole
-
-    def whole(self: Prefix, draws: int, seed: int) -> UnitData:
-        seen.append(real(self, draws, seed))
-        return seen[-1]
-
-    monkeypatch.setattr(Prefix, "whole", whole)
-    for iterations in (9, 15):  # of 4 images, out of 20
-        run(Path(f"{iterations}"), calibration, tune_iterations=iterations)
-    one, three = ([torch.cat(list(c.batches(64))) for c in (data.quantized_input, data.target)] for data in seen)
-    images, trained = len(one[0]), len(one[0]) - 4
-    assert len(three[0]) == 3 * trained + 4
-    for alone, viewed in zip(one, three, strict=True):  # pictures, logits
-        assert torch.equal(viewed[:trained], alone[:trained]) and torch.equal(viewed[-4:], alone[-4:])
-    assert images == len(one[1])
-    assert not torch.allclose(three[1][trained : 2 * trained], three[1][:trained])
+def test_images_that_are_kept_back_are_not_learned_from(calibration: Path) -> None:
+    out = run(Path("out"), calibration, tune_iterations=9)
+    images = np.load(calibration)
+    images[-4:] = 255 - images[-4:]
+    np.save(calibration, images)
+    other = run(Path("other"), calibration, tune_iterations=9)
+    assert digest_path(out / "model.safetensors") == digest_path(other / "model.safetensors")
+    held, other_held = (pd.read_csv(folder / "blocks.csv")["held_out_after"] for folder in (out, other))
+    assert (held != other_held).all()
