@@ -15,10 +15,16 @@ from pipeline_lib.quantization.caches import Cache, Feed
 AREA = (0.5, 1.0)  # of a crop, as a share of the image's
 ASPECT = (3 / 4, 4 / 3)  # of a crop, relative to the image's
 MIXED = 0.4  # share of a view's images that are mixed with another
+REPEATS = (
+    4  # times that an image is seen as it is, on average; more are learned by heart, and views alone cost accuracy
+)
 
 
-def draw_views(shape: tuple[int, ...], seed: int) -> tuple[Tensor, Tensor]:
-    """Views of so many images: what `view` takes, crops (*shape, 2, 3) and weights (*shape)."""
+def draw_views(shape: tuple[int, int], images: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Views for batches (iterations, batch size) of so many images: what `view` takes, but of all iterations.
+
+    Each image is drawn REPEATS times as it is; a short tuning has no other views.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(low: float, high: float) -> Tensor:
@@ -29,8 +35,11 @@ def draw_views(shape: tuple[int, ...], seed: int) -> tuple[Tensor, Tensor]:
     mirror = uniform(-1, 1).sign()
     x, y = uniform(-1, 1) * (1 - width), uniform(-1, 1) * (1 - height)
     zero = torch.zeros(shape)
-    crops = torch.stack([mirror * width, zero, x, zero, height, y], -1).view(*shape, 2, 3)
-    return crops, torch.where(uniform(0, 1) < MIXED, uniform(0, 1), 1.0)
+    crops = torch.stack([mirror * width, zero, x, zero, height, y], -1)
+    weights = torch.where(uniform(0, 1) < MIXED, uniform(0, 1), 1.0)
+    as_it_is = uniform(0, 1) < REPEATS * images / math.prod(shape)
+    crops = torch.where(as_it_is.unsqueeze(-1), torch.tensor([1.0, 0, 0, 0, 1, 0]), crops)
+    return crops.view(*shape, 2, 3), torch.where(as_it_is, 1.0, weights)
 
 
 def view(images: Tensor, crops: Tensor, weights: Tensor) -> Tensor:
@@ -52,8 +61,10 @@ class ViewFeed:
     def __init__(self, images: Cache, network: nn.Module, choices: Tensor, seed: int) -> None:
         """choices: as for `Feed`; the seed determines the views."""
         self._feed, self._network = Feed([images], choices), network
-        self._drawn = [drawn.to(images.device) for drawn in draw_views(tuple(choices.shape), seed)]
-        self._now = [drawn[0].clone() for drawn in self._drawn]
+        iterations, batch_size = choices.shape
+        drawn = draw_views((iterations, batch_size), len(images), seed)
+        self._drawn = [part.to(images.device) for part in drawn]
+        self._now = [part[0].clone() for part in self._drawn]
 
     def load(self, iteration: int) -> None:
         """Fill the batch."""

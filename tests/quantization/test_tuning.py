@@ -57,23 +57,31 @@ def test_a_view_is_a_crop_perhaps_mirrored_and_mixed_with_the_image_before() -> 
 
 
 def test_drawn_views_lie_within_their_images_and_no_two_are_the_same() -> None:
-    crops, weights = draw_views((500, 4), seed=3)
+    crops, weights = draw_views((500, 4), 1, seed=3)
     assert crops.shape == (500, 4, 2, 3) and weights.shape == (500, 4)
     reach = crops[..., :2].abs().sum(-1) + crops[..., 2].abs()
     assert reach.min() > 0.5 and reach.max() <= 1 + 1e-6
     area = crops[..., 0, 0] * crops[..., 1, 1]
     assert area.abs().min() > 0.45 and 0.4 < (area < 0).float().mean() < 0.6
     assert 0.35 < (weights < 1).float().mean() < 0.45 and weights.min() >= 0
-    assert len(crops.flatten(0, 1).flatten(1).unique(dim=0)) == 2000
-    assert all(map(torch.equal, draw_views((500, 4), seed=3), (crops, weights)))
-    assert not torch.equal(draw_views((500, 4), seed=4)[0], crops)
+    assert len(crops.flatten(0, 1).flatten(1).unique(dim=0)) > 1980, "a few are the images as they are"
+    assert all(map(torch.equal, draw_views((500, 4), 1, seed=3), (crops, weights)))
+    assert not torch.equal(draw_views((500, 4), 1, seed=4)[0], crops)
+
+
+@pytest.mark.parametrize(("images", "share"), [(50, 0.1), (250, 0.5), (500, 1.0), (900, 1.0)])
+def test_an_image_is_seen_as_it_is_a_few_times(images: int, share: float) -> None:
+    crops, weights = draw_views((500, 4), images, seed=0)
+    as_it_is = (crops == torch.tensor([[1.0, 0, 0], [0, 1, 0]])).flatten(2).all(-1)
+    assert as_it_is.float().mean() == pytest.approx(share, abs=0.05)
+    assert (weights[as_it_is] == 1).all()
 
 
 def test_every_iteration_has_new_views_and_what_the_network_says_of_them(tmp_path: Path) -> None:
-    images = pictures(6)
-    cache = Caches(torch.device("cpu"), 1.0, tmp_path).store(6, [images])
+    images = pictures(2)
+    cache = Caches(torch.device("cpu"), 1.0, tmp_path).store(2, [images])
     network = nn.Sequential(nn.Flatten(), nn.Linear(images[0].numel(), 4))
-    feed = ViewFeed(cache, network, torch.zeros(2, 3, dtype=torch.int64), seed=0)
+    feed = ViewFeed(cache, network, torch.zeros(1000, 3, dtype=torch.int64), seed=0)
     seen = []
     for iteration in (0, 1, 0):
         feed.load(iteration)
@@ -121,7 +129,7 @@ def run(out: Path, calibration: Path, **changes: float) -> Path:
 
 def test_integers_move_where_they_have_a_rate(calibration: Path) -> None:
     runs = {
-        rate: run(Path(f"{rate}"), calibration, tune_iterations=40, learning_rate_integer=rate) for rate in (0, 0.1)
+        rate: run(Path(f"{rate}"), calibration, tune_iterations=40, learning_rate_integer=rate) for rate in (0, 0.05)
     }
     untuned = load_file(run(Path("untuned"), calibration, tune_iterations=0) / "model.safetensors")
     integers = [key for key in untuned if key.endswith("integers")]
@@ -129,9 +137,9 @@ def test_integers_move_where_they_have_a_rate(calibration: Path) -> None:
         rate: [torch.equal(load_file(out / "model.safetensors")[key], untuned[key]) for key in integers]
         for rate, out in runs.items()
     }
-    assert all(same[0]) and not all(same[0.1])
+    assert all(same[0]) and not all(same[0.05])
     rows = {rate: pd.read_csv(out / "blocks.csv").iloc[-1] for rate, out in runs.items()}
-    assert rows[0]["flipped"] == 0 < rows[0.1]["flipped"]
+    assert rows[0]["flipped"] == 0 < rows[0.05]["flipped"]
     assert all(row["loss_after"] < row["loss_before"] for row in rows.values())
 
 
