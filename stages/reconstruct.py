@@ -26,7 +26,7 @@ def main(
     task, runtime = read(Task, "task"), read(Runtime, "runtime")
     cell = f"{source}-{model}-{precision}"
     out = Path("data/quantized") / cell
-    with recorded("reconstruct", cell, ("torch", "torchvision", "timm", "safetensors"), [out]) as facts:
+    with recorded("reconstruct", cell, ("torch", "timm", "safetensors"), [out]) as facts:
         facts |= quantize(
             calibration=Path("data/calibration") / f"{source}-{model}" / "images.npy",
             classifier_folder=Path(task.classifiers) / model,

@@ -15,9 +15,9 @@ from pipeline_lib.quantization.caches import Cache, Feed
 AREA = (0.5, 1.0)  # of a crop, as a share of the image's
 ASPECT = (3 / 4, 4 / 3)  # of a crop, relative to the image's
 MIXED = 0.4  # share of a view's images that are mixed with another
-REPEATS = (
-    4  # times that an image is seen as it is, on average; more are learned by heart, and views alone cost accuracy
-)
+# Times that an image is seen as it is, on average. A short tuning on views is less accurate; a long one learns images
+# that it sees often by heart.
+REPEATS = 4
 
 
 def draw_views(shape: tuple[int, int], images: int, seed: int) -> tuple[Tensor, Tensor]:
