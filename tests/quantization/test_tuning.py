@@ -166,11 +166,11 @@ def test_progress_counts_iterations_and_a_run_that_goes_on_begins_where_it_was(
 
 
 def test_images_that_are_kept_back_are_not_learned_from(calibration: Path) -> None:
-    out = run(Path("out"), calibration, tune_iterations=9)
+    out = run(Path("out"), calibration, tune_iterations=40)  # half of what they draw are views
     images = np.load(calibration)
     images[-4:] = 255 - images[-4:]
     np.save(calibration, images)
-    other = run(Path("other"), calibration, tune_iterations=9)
+    other = run(Path("other"), calibration, tune_iterations=40)
     assert digest_path(out / "model.safetensors") == digest_path(other / "model.safetensors")
     held, other_held = (pd.read_csv(folder / "blocks.csv")["held_out_after"] for folder in (out, other))
     assert (held != other_held).all()
