@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from pipeline_lib.artifacts.files import atomic
+from pipeline_lib.command import guarded
 from pipeline_lib.commands import bench, lineage
 from pipeline_lib.commands.bench import PRESETS
-from pipeline_lib.commands.guarded import guarded
 from pipeline_lib.errors import InputError
 from pipeline_lib.params.base import PARAMS_FILE
 from pipeline_lib.params.everything import read_everything

@@ -9,11 +9,11 @@ from pipeline_lib.artifacts.provenance import recorded
 from pipeline_lib.calibration import sources
 from pipeline_lib.calibration.assemble import assemble
 from pipeline_lib.calibration.preview import write_preview
+from pipeline_lib.command import run
 from pipeline_lib.models.card import resolve_data_config
 from pipeline_lib.params.base import read
 from pipeline_lib.params.calibrate import Calibrate
 from pipeline_lib.params.task import Task
-from stages.command import run
 
 
 def main(

@@ -4,13 +4,13 @@ from pathlib import Path
 
 from pipeline_lib.artifacts.provenance import recorded
 from pipeline_lib.choice.choose import choose
+from pipeline_lib.command import run
 from pipeline_lib.models.device import resolve_device
 from pipeline_lib.params.base import read
 from pipeline_lib.params.choose import Choose
 from pipeline_lib.params.reconstruct import Reconstruct
 from pipeline_lib.params.runtime import Runtime
 from pipeline_lib.params.task import Axes, Task
-from stages.command import run
 
 
 def main() -> None:

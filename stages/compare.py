@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from pipeline_lib.artifacts.provenance import recorded
+from pipeline_lib.command import run
 from pipeline_lib.params.base import read
 from pipeline_lib.params.study import Study
 from pipeline_lib.study.compare import compare
-from stages.command import run
 
 
 def main() -> None:

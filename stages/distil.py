@@ -8,13 +8,13 @@ import typer
 from pipeline_lib.artifacts.provenance import recorded
 from pipeline_lib.calibration.distil import distil
 from pipeline_lib.calibration.preview import write_preview
+from pipeline_lib.command import run
 from pipeline_lib.models.device import resolve_device
 from pipeline_lib.params.base import read
 from pipeline_lib.params.calibrate import Calibrate
 from pipeline_lib.params.distil import Distil
 from pipeline_lib.params.runtime import Runtime
 from pipeline_lib.params.task import Task
-from stages.command import run
 
 
 def main(model: Annotated[str, typer.Argument(help="A folder below `task.classifiers`.")]) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from pipeline_lib.artifacts.provenance import recorded
+from pipeline_lib.command import run
 from pipeline_lib.evaluation.evaluate import Inputs, evaluate_cell, evaluate_float
 from pipeline_lib.models.device import resolve_device
 from pipeline_lib.params.base import read
@@ -13,7 +14,6 @@ from pipeline_lib.params.evaluate import Evaluate
 from pipeline_lib.params.runtime import Runtime
 from pipeline_lib.params.task import Task
 from pipeline_lib.prompts.vocabulary import read_vocabulary
-from stages.command import run
 
 PACKAGES = ("torch", "timm", "torchvision", "pillow", "scipy")
 OUT = Path("data/evaluation")

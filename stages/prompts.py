@@ -7,13 +7,13 @@ import typer
 
 from pipeline_lib.artifacts.provenance import recorded
 from pipeline_lib.artifacts.records import write_lines
+from pipeline_lib.command import run
 from pipeline_lib.params.base import read
 from pipeline_lib.params.prompts import Recipe
 from pipeline_lib.params.task import Task
 from pipeline_lib.prompts.similarity import text_similarities
 from pipeline_lib.prompts.strategies import write_prompts
 from pipeline_lib.prompts.vocabulary import read_vocabulary
-from stages.command import run
 
 
 def main(recipe: Annotated[str, typer.Argument(help="A key of `prompts` in params.yaml.")]) -> None:

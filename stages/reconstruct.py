@@ -6,13 +6,13 @@ from typing import Annotated
 import typer
 
 from pipeline_lib.artifacts.provenance import recorded
+from pipeline_lib.command import run
 from pipeline_lib.models.device import resolve_device
 from pipeline_lib.params.base import read
 from pipeline_lib.params.reconstruct import Method, Precision, Reconstruct
 from pipeline_lib.params.runtime import Runtime
 from pipeline_lib.params.task import Task
 from pipeline_lib.quantization.quantize import quantize
-from stages.command import run
 
 
 def main(

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from pipeline_lib.artifacts.provenance import recorded
+from pipeline_lib.command import run
 from pipeline_lib.params.base import read
 from pipeline_lib.params.report import Report
 from pipeline_lib.params.task import Axes
 from pipeline_lib.report.page import write_report
-from stages.command import run
 
 
 def main() -> None:

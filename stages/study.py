@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from pipeline_lib.artifacts.provenance import recorded
+from pipeline_lib.command import run
 from pipeline_lib.models.device import resolve_device
 from pipeline_lib.params.base import read
 from pipeline_lib.params.distil import Distil
@@ -16,7 +17,6 @@ from pipeline_lib.params.study import Study
 from pipeline_lib.params.treatments import Treatment
 from pipeline_lib.study.cells import Quantization, run_cells
 from pipeline_lib.study.sets import Source
-from stages.command import run
 
 
 def main(

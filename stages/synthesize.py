@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from pipeline_lib.artifacts.provenance import recorded
+from pipeline_lib.command import run
 from pipeline_lib.errors import InputError
 from pipeline_lib.params.base import read
 from pipeline_lib.params.runtime import Runtime
@@ -14,7 +15,6 @@ from pipeline_lib.params.synthesize import Synthesize
 from pipeline_lib.params.task import Task
 from pipeline_lib.progress import notice
 from pipeline_lib.synthesis.synthesize import Synthesis
-from stages.command import run
 
 PACKAGES = ("torch", "diffusers", "transformers", "pillow", "webdataset")
 

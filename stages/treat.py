@@ -9,13 +9,13 @@ from pipeline_lib.artifacts.provenance import recorded
 from pipeline_lib.calibration import sources
 from pipeline_lib.calibration.preview import write_preview
 from pipeline_lib.calibration.treat import treat
+from pipeline_lib.command import run
 from pipeline_lib.models.device import resolve_device
 from pipeline_lib.params.base import read
 from pipeline_lib.params.calibrate import Calibrate
 from pipeline_lib.params.runtime import Runtime
 from pipeline_lib.params.task import Task
 from pipeline_lib.params.treatments import Treatment
-from stages.command import run
 
 
 def main(

@@ -172,7 +172,7 @@ def workspace(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Run a stage's real command line in this process; returns its exit code."""
-    from stages.command import run
+    from pipeline_lib.command import run
 
     def run_stage(name: str, *arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", [name, *arguments])

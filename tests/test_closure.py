@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "lineage": {"params", "artifacts", "synthesis"},
     "commands": {"params", "artifacts", "prompts", "synthesis", "models", "fakequant", "lineage", "bench"},
 }
-GROUND = {"errors", "progress"}  # modules that every room may import
+GROUND = {"command", "errors", "progress", "yaml_file"}  # modules that every room may import
 
 
 def shortest(files: set[Path]) -> list[str]:

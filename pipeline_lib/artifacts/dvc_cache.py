@@ -7,9 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from pipeline_lib.errors import RunError
+from pipeline_lib.yaml_file import read_yaml
 
 LOCK = Path("dvc.lock")
 
@@ -35,7 +34,7 @@ def last_outs(stage: str) -> dict[str, CachedFile]:
     """
     if not LOCK.exists():
         return {}
-    entry = yaml.safe_load(LOCK.read_text(encoding="utf-8")).get("stages", {}).get(stage)
+    entry = read_yaml(LOCK, "`dvc repro` writes it").get("stages", {}).get(stage)
     if entry is None:
         return {}
     cache = cache_folder()

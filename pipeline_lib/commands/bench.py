@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline_lib.artifacts.files import atomic
-from pipeline_lib.commands.guarded import guarded
+from pipeline_lib.command import guarded
 from pipeline_lib.errors import InputError
 from pipeline_lib.params.everything import read_everything
 

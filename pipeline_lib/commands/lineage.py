@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline_lib.commands.guarded import guarded
+from pipeline_lib.command import guarded
 from pipeline_lib.errors import InputError
 from pipeline_lib.lineage import audit as lineage
 from pipeline_lib.lineage import plan as planning

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from pipeline_lib.errors import InputError
+from pipeline_lib.yaml_file import read_yaml
 
 DVC_YAML, DVC_LOCK, PARAMS = Path("dvc.yaml"), Path("dvc.lock"), Path("params.yaml")
+NO_REPOSITORY = "run this in the repository, after `dvc repro`"
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Declared:
     @property
     def script(self) -> str:
         """The stage's script, among its dependencies."""
-        return next((dep for dep in self.deps if dep.startswith("stages/") and dep != "stages/command.py"), "")
+        return next((dep for dep in self.deps if dep.startswith("stages/") and dep != "pipeline_lib/command.py"), "")
 
 
 @dataclass(frozen=True)
@@ -53,9 +52,9 @@ def declared_stages() -> dict[str, Declared]:
     Raises:
         InputError: a file is absent or not YAML.
     """
-    params = _load(PARAMS)
+    params = read_yaml(PARAMS, NO_REPOSITORY)
     stages: dict[str, Declared] = {}
-    for base, stage in _load(DVC_YAML)["stages"].items():
+    for base, stage in read_yaml(DVC_YAML, NO_REPOSITORY)["stages"].items():
         for item in _items(stage.get("matrix", {}), params):
             name = f"{base}@{'-'.join(map(str, item.values()))}" if item else base
             deps, keys, outs = (
@@ -72,7 +71,7 @@ def finished_runs() -> dict[str, Run]:
     Raises:
         InputError: there is none, or it is not YAML.
     """
-    stages = _load(DVC_LOCK).get("stages") or {}
+    stages = read_yaml(DVC_LOCK, NO_REPOSITORY).get("stages") or {}
     return {
         name: Run(
             name,
@@ -82,18 +81,6 @@ def finished_runs() -> dict[str, Run]:
         )
         for name, entry in stages.items()
     }
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: not found; run this in the repository, after `dvc repro`") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a mapping, found {type(content).__name__}")
-    return content
 
 
 def _path(entry: Any) -> str:

@@ -6,14 +6,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipeline_lib.artifacts.dvc_cache import cache_folder
 from pipeline_lib.artifacts.provenance import ROOT as PROVENANCE
 from pipeline_lib.errors import InputError
 from pipeline_lib.lineage.graph import Graph
 from pipeline_lib.lineage.hashing import Hasher
-from pipeline_lib.lineage.pipeline import PARAMS, declared_stages, finished_runs
+from pipeline_lib.lineage.pipeline import NO_REPOSITORY, PARAMS, declared_stages, finished_runs
+from pipeline_lib.yaml_file import read_yaml
 
 CHECKPOINTS, DATASETS, CALIBRATIONS = "data/quantized", "data/synthetic", "data/calibration"
 
@@ -26,7 +25,7 @@ class Repository:
         self.allow_missing = allow_missing
         self.declared, self.runs = declared_stages(), finished_runs()
         self.graph = Graph(self.runs, kinds)
-        self.params: dict[str, Any] = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
+        self.params: dict[str, Any] = read_yaml(PARAMS, NO_REPOSITORY)
         self.hasher = Hasher()
 
     @cached_property

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.yaml_file import read_yaml
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -22,15 +22,7 @@ S = TypeVar("S", bound=Section)
 
 def load(path: Path = PARAMS_FILE) -> dict[str, Any]:
     """The whole file as plain values."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: not found; `python -m pipeline_lib preset default` writes one") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a mapping of sections, found {type(content).__name__}")
-    return content
+    return read_yaml(path, "`python -m pipeline_lib preset default` writes one")
 
 
 def validate(model: type[S], value: Any, key: str, path: Path = PARAMS_FILE) -> S:
