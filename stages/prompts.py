@@ -11,21 +11,17 @@ from pipeline_lib.command import run
 from pipeline_lib.params.base import read
 from pipeline_lib.params.prompts import Recipe
 from pipeline_lib.params.task import Task
-from pipeline_lib.prompts.similarity import text_similarities
-from pipeline_lib.prompts.strategies import write_prompts
+from pipeline_lib.prompts.strategies import Surroundings, write_prompts
 from pipeline_lib.prompts.vocabulary import read_vocabulary
 
 
 def main(recipe: Annotated[str, typer.Argument(help="A key of `prompts` in params.yaml.")]) -> None:
     """Write data/prompts/RECIPE.jsonl: a line a sample."""
     params, task = read(Recipe, f"prompts.{recipe}"), read(Task, "task")
-    classes, similarities = read_vocabulary(Path(task.classes)), None
-    if params.pairs != "uniform":
-        texts = [params.templates[0].format(c.with_article()) for c in classes]
-        similarities = text_similarities(Path(task.generator), texts)
+    surroundings = Surroundings(read_vocabulary(Path(task.classes)), Path(task.generator))
     out = Path("data/prompts") / f"{recipe}.jsonl"
     with recorded("prompts", recipe, (), [out]) as facts:
-        write_lines(out, write_prompts(recipe, params, classes, similarities))
+        write_lines(out, write_prompts(recipe, params, surroundings))
         facts["prompts"] = params.count
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.yaml_file import read_yaml
@@ -17,7 +17,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-S = TypeVar("S", bound=Section)
+T = TypeVar("T")
 
 
 def load(path: Path = PARAMS_FILE) -> dict[str, Any]:
@@ -25,15 +25,19 @@ def load(path: Path = PARAMS_FILE) -> dict[str, Any]:
     return read_yaml(path, "`python -m pipeline_lib preset default` writes one")
 
 
-def validate(model: type[S], value: Any, key: str, path: Path = PARAMS_FILE) -> S:
-    """Check `value`, which stands at `key` of the file, against the model."""
+def validate(model: type[T], value: Any, key: str, path: Path = PARAMS_FILE) -> T:
+    """Check `value`, which stands at `key` of the file, against a model or a union of models.
+
+    Raises:
+        InputError: naming file, key, value and what is allowed.
+    """
     try:
-        return model.model_validate(value)
+        return TypeAdapter(model).validate_python(value)
     except ValidationError as error:
-        raise InputError("; ".join(_describe(e, key, path) for e in error.errors())) from None
+        raise InputError("; ".join(_in_words(e, value, key, path) for e in error.errors())) from None
 
 
-def read(model: type[S], key: str, path: Path = PARAMS_FILE) -> S:
+def read(model: type[T], key: str, path: Path = PARAMS_FILE) -> T:
     """The section at `key`, a dotted name such as `synthesize` or `prompts.mixup`.
 
     Raises:
@@ -48,10 +52,33 @@ def read(model: type[S], key: str, path: Path = PARAMS_FILE) -> S:
     return validate(model, value, key, path)
 
 
-def _describe(error: Any, key: str, path: Path) -> str:
-    where = ".".join([key, *(str(part) for part in error["loc"])]) if key else ".".join(map(str, error["loc"]))
-    if error["type"] == "extra_forbidden":
-        return f"{path}: unknown key `{where}`"
-    if error["type"] == "missing":
-        return f"{path}: missing key `{where}`"
+def _in_words(error: Any, value: Any, key: str, path: Path) -> str:
+    where = ".".join(filter(None, [key, *_keys(error["loc"], value)]))
+    match error["type"]:
+        case "extra_forbidden":
+            return f"{path}: unknown key `{where}`"
+        case "missing":
+            return f"{path}: missing key `{where}`"
+        case "union_tag_not_found":
+            return f"{path}: missing key `{where}.{_tag(error)}`"
+        case "union_tag_invalid":
+            found, expected = error["ctx"]["tag"], error["ctx"]["expected_tags"]
+            return f"{path}: `{where}.{_tag(error)}` is {found!r}; expected one of {expected}"
     return f"{path}: `{where}` is {error['input']!r}; {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+def _tag(error: Any) -> str:
+    """The key whose value says which model of a union is meant."""
+    return str(error["ctx"]["discriminator"]).strip("'")
+
+
+def _keys(location: tuple[int | str, ...], value: Any) -> list[str]:
+    """The keys of an error's location, without the tags that pydantic puts in where a model is one of a union."""
+    keys: list[str] = []
+    for number, part in enumerate(location):
+        inside = isinstance(part, int) or (isinstance(value, dict) and part in value)
+        if inside or number == len(location) - 1:
+            keys.append(str(part))
+        if inside:
+            value = value[part]
+    return keys

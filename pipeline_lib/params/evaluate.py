@@ -10,6 +10,6 @@ from pipeline_lib.params.base import Section
 class Evaluate(Section):
     """How a network is judged on the labelled images."""
 
-    fraction: Annotated[float, Field(gt=0, le=1)]  # of the labelled images, chosen by their keys
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the labelled images, chosen by their keys
     batch_size: Annotated[int, Field(ge=1)]
-    confidence: Annotated[float, Field(gt=0, lt=1)]  # of the intervals
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95  # of the intervals

@@ -2,26 +2,26 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from pipeline_lib.params.base import Section
 
 
-class Recipe(Section):
-    """How the prompts of one synthetic dataset are written."""
+class PromptRecipe(Section):
+    """What every recipe has: how the prompts of one synthetic dataset are written."""
 
-    strategy: Literal["single", "mixup"]
-    classes_per_prompt: Annotated[int, Field(ge=1, le=8)]  # 1 for single, 2 or more for mixup
-    pairs: Literal["uniform", "similar", "dissimilar"]  # which classes meet, by the generator's text embeddings
-    fusion: Literal[
-        "text", "embedding"
-    ]  # one prompt names all classes, or a prompt a class, whose embeddings are mixed
-    concentration: Annotated[float, Field(gt=0)]  # of the Beta (Dirichlet) that draws weights of embeddings; 1: uniform
+    reads: str  # file that the prompts are made of: a class list
     count: Annotated[int, Field(ge=1)]  # images
-    seed: Annotated[int, Field(ge=0)]
-    templates: Annotated[list[str], Field(min_length=1)]  # used in turn; {} is the class names, fused
-    definitions: bool  # follow each name with its definition
-    negative_prompt: str
+    seed: Annotated[int, Field(ge=0)] = 0
+    negative_prompt: str = ""
+
+
+class ClassRecipe(PromptRecipe):
+    """Prompts that are made of class names."""
+
+    # Used in turn; {} is the class names, fused.
+    templates: Annotated[list[str], Field(min_length=1)] = Field(default_factory=lambda: ["a photo of {}"])
+    definitions: bool = False  # follow each name with its definition
 
     @field_validator("templates")
     @classmethod
@@ -31,12 +31,21 @@ class Recipe(Section):
                 raise ValueError(f"each template needs exactly one {{}}, not so {template!r}")
         return templates
 
-    @model_validator(mode="after")
-    def _classes_fit_the_strategy(self) -> "Recipe":
-        if (self.strategy == "single") != (self.classes_per_prompt == 1):
-            raise ValueError(f"classes_per_prompt is {self.classes_per_prompt}; single takes 1, mixup 2 or more")
-        if self.fusion == "embedding" and self.strategy == "single":
-            raise ValueError("fusion is embedding; a single class has nothing to fuse, set it to text")
-        if self.pairs != "uniform" and self.strategy == "single":
-            raise ValueError(f"pairs is {self.pairs}; a single class meets no other, set it to uniform")
-        return self
+
+class Single(ClassRecipe):
+    """A class a prompt."""
+
+    strategy: Literal["single"]
+
+
+class Mixup(ClassRecipe):
+    """Several classes a prompt."""
+
+    strategy: Literal["mixup"]
+    classes_per_prompt: Annotated[int, Field(ge=2, le=8)] = 2
+    pairs: Literal["uniform", "similar", "dissimilar"] = "uniform"  # which classes meet, by the text encoder
+    fusion: Literal["text", "embedding"] = "text"  # one prompt names all classes, or a prompt each: embeddings mixed
+    concentration: Annotated[float, Field(gt=0)] = 1.0  # of the Dirichlet that draws weights of embeddings; 1: uniform
+
+
+Recipe = Annotated[Single | Mixup, Field(discriminator="strategy")]

@@ -16,11 +16,11 @@ class StudyAxes(Section):
     baselines: list[Literal["noise", "distilled", "real"]]
     domains: list[str]
     models: list[str]
-    comparison: list[Literal["comparison"]]  # [comparison] or []
+    against: list[str]  # sources that all others are compared with, a comparison each
 
     @property
     def sources(self) -> list[str]:
-        """All of them, treated ones as RECIPE-TREATMENT."""
+        """Recipes, treated recipes as RECIPE-TREATMENT, and baselines."""
         treated = [f"{recipe}-{treatment}" for recipe in self.treated for treatment in self.treatments]
         return [*self.recipes, *treated, *self.baselines]
 
@@ -28,6 +28,8 @@ class StudyAxes(Section):
     def _treated_are_recipes(self) -> "StudyAxes":
         if not set(self.treated) <= set(self.recipes):
             raise ValueError("treated names recipes, and each must stand in recipes")
+        if not set(self.against) <= set(self.sources):
+            raise ValueError(f"against names sources; expected some of {', '.join(self.sources) or 'none'}")
         return self
 
 
@@ -38,7 +40,7 @@ class StudyCells(Section):
     replicates: Annotated[int, Field(ge=1)]  # sets of images, each with its own seed of reconstruction
     images: Annotated[int, Field(ge=8)]  # of a calibration set
     block: Annotated[int, Field(ge=8)]  # rendered images that a replicate's set is taken from, filters drop the rest
-    judges: list[str]  # recipes whose images after the last block judge without labels
+    judges: list[str]  # any number of recipes, whose images after the last block judge without labels
     judge_images: Annotated[int, Field(ge=1)]  # of each of them
     compared: Annotated[int, Field(ge=8)]  # labelled images that a calibration set is compared with
 
@@ -55,12 +57,5 @@ class Study(Section):
     world: str  # folder with classifiers/DOMAIN/MODEL, test/DOMAIN and real/DOMAIN.tar
     axes: StudyAxes
     cells: StudyCells
-    baseline: str  # the source that the others are compared with
-    resamples: Annotated[int, Field(ge=100)]  # of the bootstrap
-    confidence: Annotated[float, Field(gt=0, lt=1)]  # of the intervals
-
-    @model_validator(mode="after")
-    def _baseline_is_a_source(self) -> "Study":
-        if self.axes.comparison and self.baseline not in self.axes.sources:
-            raise ValueError(f"baseline is {self.baseline!r}; expected one of {', '.join(self.axes.sources)}")
-        return self
+    resamples: Annotated[int, Field(ge=100)] = 2000  # of the bootstrap
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95  # of the intervals

@@ -24,22 +24,23 @@ class Axes(Section):
     noise: list[str]
     distilled: list[str]
     real: list[str]
-    sources: list[str]
+    sources: list[str]  # what networks are quantized on: any of the above
     models: list[str]
     precisions: list[str]
 
     @model_validator(mode="after")
-    def _sources_are_the_union(self) -> "Axes":
+    def _sources_are_made(self) -> "Axes":
         for axis, name in ((self.noise, "noise"), (self.distilled, "distilled"), (self.real, "real")):
             if not set(axis) <= {name}:
                 raise ValueError(f"{name} is [{name}] or []")
         if not set(self.treated) <= set(self.recipes):
             raise ValueError("treated names recipes, and each must stand in recipes")
         treated = {f"{recipe}-{treatment}" for recipe in self.treated for treatment in self.treatments}
-        expected = {*self.recipes, *treated, *self.noise, *self.distilled, *self.real}
-        if set(self.sources) != expected:
+        made = {*self.recipes, *treated, *self.noise, *self.distilled, *self.real}
+        unknown = sorted(set(self.sources) - made)
+        if unknown:
             raise ValueError(
-                "sources must be recipes, noise, distilled, real and RECIPE-TREATMENT for all treated recipes and "
-                f"treatments: {sorted(expected)}"
+                f"sources names {', '.join(unknown)}; expected recipes, noise, distilled, real or RECIPE-TREATMENT as "
+                f"the other axes have them: {', '.join(sorted(made))}"
             )
         return self

@@ -1,57 +1,119 @@
-"""From classes to prompts: which classes share a prompt, and how their names are fused."""
+"""From a recipe to prompts. A strategy is a function; `STRATEGIES` has one for each kind of recipe."""
 
-import itertools
-import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
 
 from pipeline_lib.artifacts.fingerprints import seed_of
 from pipeline_lib.errors import InputError
-from pipeline_lib.params.prompts import Recipe
-from pipeline_lib.prompts.similarity import Similarities
-from pipeline_lib.prompts.vocabulary import ClassName
+from pipeline_lib.params.prompts import ClassRecipe, Mixup, PromptRecipe, Single
+from pipeline_lib.prompts.groups import class_groups, groups_by_similarity
+from pipeline_lib.prompts.similarity import text_similarities
+from pipeline_lib.prompts.vocabulary import ClassName, read_vocabulary
 
-Group = tuple[int, ...]
+
+@dataclass(frozen=True)
+class Prompt:
+    """What one image is rendered from."""
+
+    text: str
+    classes: list[int]  # that it names, by index
+    weights: list[float]  # of these classes, with sum 1
+    parts: list[str] | None = None  # a prompt a class, whose embeddings are mixed by the weights; `text` describes them
 
 
-def class_groups(classes: int, size: int, rng: random.Random) -> Iterator[Group]:
-    """Endless groups of `size` distinct classes.
+@dataclass(frozen=True)
+class Surroundings:
+    """What a strategy may look at besides its recipe."""
 
-    Classes stay balanced: a group is made of those that appeared least often, ties broken at random. No group comes
-    again before all of them have come. A longer run starts with a shorter one.
+    classes: list[ClassName]  # of the classifier, in the order of its outputs
+    generator: Path  # folder
+
+
+Strategy = Callable[[str, Any, Surroundings], Iterator[Prompt]]  # name of the recipe, the recipe; gives endless prompts
+
+
+def write_prompts(name: str, recipe: PromptRecipe, surroundings: Surroundings) -> Iterator[dict[str, Any]]:
+    """The rows of a recipe: sample id, prompt, negative prompt, class indices and their weights in the mixture.
+
+    With `fusion: embedding` a row has `parts`, see `Prompt`.
+
+    Raises:
+        InputError: what the recipe reads does not give as many prompts, or names other classes.
     """
-    all_groups = math.comb(classes, size)
-    appeared = [0] * classes
-    used: set[frozenset[int]] = set()
-    while True:
-        if len(used) == all_groups:
-            used.clear()
-        rarest_first = sorted(range(classes), key=lambda c: (appeared[c], rng.random()))
-        # Lexicographic over the sorted classes: the first unused group is the one of the rarest classes.
-        group = next(g for g in itertools.combinations(rarest_first, size) if frozenset(g) not in used)
-        used.add(frozenset(group))
-        for c in group:
-            appeared[c] += 1
-        yield tuple(rng.sample(group, size))
+    prompts = STRATEGIES[type(recipe)](name, recipe, surroundings)
+    for number, prompt in enumerate(islice(prompts, recipe.count)):
+        parts = {} if prompt.parts is None else {"parts": prompt.parts}
+        yield {
+            "key": sample_key(name, number),
+            **parts,
+            "prompt": prompt.text,
+            "negative_prompt": recipe.negative_prompt,
+            "fusion": "text" if prompt.parts is None else "embedding",
+            "classes": prompt.classes,
+            "weights": prompt.weights,
+        }
 
 
-def groups_by_similarity(similarities: Similarities, size: int, near: bool, rng: random.Random) -> Iterator[Group]:
-    """Endless groups of `size` distinct classes that are alike, or, unless `near`, unlike.
+def sample_key(name: str, number: int) -> str:
+    """The id of a recipe's sample."""
+    return f"{name}-{number:06d}"
 
-    The class that appeared least often meets those that appeared least often among the third of the other classes that
-    is nearest to it, or farthest from it. Groups come again. A longer run starts with a shorter one.
-    """
-    classes = len(similarities)
-    pool = max(size - 1, (classes - 1) // 3)
-    ranked = [sorted(set(range(classes)) - {c}, key=lambda o: -similarities[c, o]) for c in range(classes)]
-    appeared = [0] * classes
-    while True:
-        first = min(range(classes), key=lambda c: (appeared[c], rng.random()))
-        others = ranked[first][:pool] if near else ranked[first][-pool:]
-        group = [first, *sorted(others, key=lambda c: (appeared[c], rng.random()))[: size - 1]]
-        for c in group:
-            appeared[c] += 1
-        yield tuple(rng.sample(group, size))
+
+def single(name: str, recipe: Single, surroundings: Surroundings) -> Iterator[Prompt]:
+    """A class a prompt, in turn."""
+    words = _words(name, recipe, surroundings)
+    groups = class_groups(len(words), 1, random.Random(seed_of("prompts", recipe.seed, name)))
+    for number, group in enumerate(groups):
+        yield Prompt(_caption(recipe, number, [words[c] for c in group]), list(group), [1.0])
+
+
+def mixup(name: str, recipe: Mixup, surroundings: Surroundings) -> Iterator[Prompt]:
+    """Several classes a prompt: fused as text, or a prompt each whose embeddings are mixed."""
+    words, size = _words(name, recipe, surroundings), recipe.classes_per_prompt
+    if size > len(words):
+        raise InputError(
+            f"params.yaml: `prompts.{name}.classes_per_prompt` is {size}, but there are {len(words)} classes"
+        )
+    rng = random.Random(seed_of("prompts", recipe.seed, name))
+    if recipe.pairs == "uniform":
+        groups = class_groups(len(words), size, rng)
+    else:
+        texts = [recipe.templates[0].format(word.with_article()) for word in words]
+        similarities = text_similarities(surroundings.generator, texts)
+        groups = groups_by_similarity(similarities, size, recipe.pairs == "similar", rng)
+    for number, group in enumerate(groups):
+        named = [words[c] for c in group]
+        if recipe.fusion == "text":
+            yield Prompt(_caption(recipe, number, named), list(group), [1 / size] * size)
+        else:
+            seed = seed_of("weights", recipe.seed, sample_key(name, number))
+            weights = draw_weights(size, recipe.concentration, seed)
+            parts = [_caption(recipe, number, [word]) for word in named]
+            text = " + ".join(f"{weight:.2f} {part}" for weight, part in zip(weights, parts, strict=True))
+            yield Prompt(text, list(group), weights, parts)
+
+
+STRATEGIES: dict[type[PromptRecipe], Strategy] = {Single: single, Mixup: mixup}
+
+
+def _words(name: str, recipe: ClassRecipe, surroundings: Surroundings) -> list[ClassName]:
+    """The recipe's own class list: it may have other words than the classifier's, but for the same classes."""
+    words = read_vocabulary(Path(recipe.reads))
+    if len(words) != len(surroundings.classes):
+        raise InputError(
+            f"params.yaml: `prompts.{name}.reads` names {recipe.reads} of {len(words)} classes, `task.classes` a list "
+            f"of {len(surroundings.classes)}; give each class a line in both"
+        )
+    return words
+
+
+def _caption(recipe: ClassRecipe, number: int, named: list[ClassName]) -> str:
+    template = recipe.templates[number % len(recipe.templates)]
+    return template.format(fuse(named, recipe.definitions))
 
 
 def fuse(group: list[ClassName], definitions: bool) -> str:
@@ -68,39 +130,3 @@ def draw_weights(size: int, concentration: float, seed: int) -> list[float]:
     rng = random.Random(seed)
     draws = [rng.gammavariate(concentration, 1.0) for _ in range(size)]
     return [draw / sum(draws) for draw in draws]
-
-
-def write_prompts(
-    name: str, recipe: Recipe, classes: list[ClassName], similarities: Similarities | None = None
-) -> Iterator[dict[str, object]]:
-    """The rows of a recipe: sample id, prompt, negative prompt, class indices and their weights in the mixture.
-
-    With `fusion: embedding` a row has `parts`, a prompt a class, whose embeddings are mixed by the weights; `prompt`
-    then only describes it. similarities: (classes, classes), for recipes whose `pairs` are not uniform.
-
-    Raises:
-        InputError: a prompt is to name more classes than there are.
-    """
-    size = recipe.classes_per_prompt
-    if size > len(classes):
-        raise InputError(
-            f"params.yaml: `prompts.{name}.classes_per_prompt` is {size}, but there are {len(classes)} classes"
-        )
-    rng = random.Random(seed_of("prompts", recipe.seed, name))
-    if similarities is None:
-        groups = class_groups(len(classes), size, rng)
-    else:
-        groups = groups_by_similarity(similarities, size, recipe.pairs == "similar", rng)
-    for number, group in enumerate(itertools.islice(groups, recipe.count)):
-        key, template = f"{name}-{number:06d}", recipe.templates[number % len(recipe.templates)]
-        row: dict[str, object] = {"key": key}
-        names = [classes[c] for c in group]
-        if recipe.fusion == "text":
-            weights = [1 / size] * size
-            row["prompt"] = template.format(fuse(names, recipe.definitions))
-        else:
-            weights = draw_weights(size, recipe.concentration, seed_of("weights", recipe.seed, key))
-            row["parts"] = parts = [template.format(fuse([name], recipe.definitions)) for name in names]
-            row["prompt"] = " + ".join(f"{weight:.2f} {part}" for weight, part in zip(weights, parts, strict=True))
-        negative = {"negative_prompt": recipe.negative_prompt}
-        yield {**row, **negative, "fusion": recipe.fusion, "classes": list(group), "weights": weights}

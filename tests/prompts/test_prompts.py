@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from pipeline_lib.artifacts.records import read_lines
 from pipeline_lib.errors import InputError
-from pipeline_lib.params.base import read
+from pipeline_lib.params.base import read, validate
 from pipeline_lib.params.prompts import Recipe
+from pipeline_lib.prompts.groups import class_groups, groups_by_similarity
 from pipeline_lib.prompts.similarity import text_similarities
-from pipeline_lib.prompts.strategies import class_groups, fuse, groups_by_similarity, write_prompts
+from pipeline_lib.prompts.strategies import Surroundings, fuse, write_prompts
 from pipeline_lib.prompts.vocabulary import ClassName, read_vocabulary
 from tests.conftest import ROOT, edit_params
 
@@ -42,12 +43,13 @@ def test_groups_are_balanced_and_do_not_repeat(classes: int, size: int, count: i
 @pytest.mark.parametrize("name", ["single", "mixup"])
 def test_default_recipes(name: str) -> None:
     recipe = read(Recipe, f"prompts.{name}", ROOT / "params.yaml")
-    rows = list(write_prompts(name, recipe, read_vocabulary(FASHION)))
+    surroundings = Surroundings(read_vocabulary(FASHION), ROOT / "data/fashion/generator")
+    rows = list(write_prompts(name, recipe, surroundings))
     assert len({row["key"] for row in rows}) == len(rows) == 1024
     appeared = Counter(c for row in rows for c in row["classes"])
     assert len(appeared) == 10
     assert max(appeared.values()) - min(appeared.values()) <= 1
-    longer = list(write_prompts(name, recipe.model_copy(update={"count": 2000}), read_vocabulary(FASHION)))
+    longer = list(write_prompts(name, recipe.model_copy(update={"count": 2000}), surroundings))
     assert longer[:1024] == rows, "a longer recipe starts with the shorter one"
 
 
@@ -90,10 +92,15 @@ def test_class_lists_that_are_refused(tmp_path: Path, content: str, said: str) -
         read_vocabulary(path)
 
 
-def test_more_classes_than_there_are() -> None:
-    recipe = read(Recipe, "prompts.mixup", ROOT / "params.yaml").model_copy(update={"classes_per_prompt": 3})
+def test_more_classes_than_there_are_and_another_number_of_classes(tmp_path: Path) -> None:
+    classes = tmp_path / "classes.csv"
+    classes.write_text("index,name,definition\n0,bag,x\n1,coat,y\n")
+    three = {"strategy": "mixup", "reads": str(classes), "count": 4, "classes_per_prompt": 3}
+    recipe = validate(Recipe, three, "prompts.mixup")
     with pytest.raises(InputError, match="there are 2 classes"):
-        list(write_prompts("mixup", recipe, [ClassName("bag", ""), ClassName("coat", "")]))
+        list(write_prompts("mixup", recipe, Surroundings(read_vocabulary(classes), tmp_path)))
+    with pytest.raises(InputError, match="of 2 classes, `task.classes` a list of 10"):
+        list(write_prompts("mixup", recipe, Surroundings(read_vocabulary(FASHION), tmp_path)))
 
 
 def test_pairs_by_similarity_meet_their_neighbours_and_stay_balanced() -> None:
@@ -117,7 +124,10 @@ def test_the_generators_text_encoder_knows_what_is_alike() -> None:
 
 
 def test_recipes_of_pairs(workspace: Path, stage: Callable[..., int]) -> None:
-    edit_params(workspace / "params.yaml", **{"task.generator": str(ROOT / "data/fashion/generator")})
+    recipe = {"strategy": "mixup", "reads": "data/fashion/classes.csv", "count": 24}
+    more = {f"prompts.{pairs}": {**recipe, "pairs": pairs} for pairs in ("similar", "dissimilar")}
+    generator = str(ROOT / "data/fashion/generator")
+    edit_params(workspace / "params.yaml", **{"task.generator": generator, **more})
     texts = {}
     for name in ("similar", "dissimilar"):
         assert stage("prompts", name) == 0
