@@ -1,6 +1,9 @@
 """Compare the sources of a study."""
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from pipeline_lib.artifacts.provenance import recorded
 from pipeline_lib.command import run
@@ -9,11 +12,11 @@ from pipeline_lib.params.study import Study
 from pipeline_lib.study.compare import compare
 
 
-def main() -> None:
-    """Write data/comparison/: means.csv, comparisons.csv and ranking.csv, from the cells in data/study/."""
-    out = Path("data/comparison")
-    with recorded("compare", "comparison", ("pandas", "scipy"), [out]) as facts:
-        facts |= compare(Path("data/study"), read(Study, "study"), out)
+def main(baseline: Annotated[str, typer.Argument(help="The source that all others are compared with.")]) -> None:
+    """Write data/comparison/BASELINE/: means.csv, comparisons.csv and ranking.csv, from the cells in data/study/."""
+    out = Path("data/comparison") / baseline
+    with recorded("compare", baseline, ("pandas", "scipy"), [out]) as facts:
+        facts |= compare(Path("data/study"), read(Study, "study"), baseline, out)
 
 
 if __name__ == "__main__":

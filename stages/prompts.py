@@ -9,7 +9,7 @@ from pipeline_lib.artifacts.provenance import recorded
 from pipeline_lib.artifacts.records import write_lines
 from pipeline_lib.command import run
 from pipeline_lib.params.base import read
-from pipeline_lib.params.prompts import Recipe
+from pipeline_lib.params.prompts import read_recipe
 from pipeline_lib.params.task import Task
 from pipeline_lib.prompts.strategies import Surroundings, write_prompts
 from pipeline_lib.prompts.vocabulary import read_vocabulary
@@ -17,7 +17,7 @@ from pipeline_lib.prompts.vocabulary import read_vocabulary
 
 def main(recipe: Annotated[str, typer.Argument(help="A key of `prompts` in params.yaml.")]) -> None:
     """Write data/prompts/RECIPE.jsonl: a line a sample."""
-    params, task = read(Recipe, f"prompts.{recipe}"), read(Task, "task")
+    params, task = read_recipe(recipe), read(Task, "task")
     surroundings = Surroundings(read_vocabulary(Path(task.classes)), Path(task.generator))
     out = Path("data/prompts") / f"{recipe}.jsonl"
     with recorded("prompts", recipe, (), [out]) as facts:

@@ -6,13 +6,14 @@ from typing import Annotated
 import typer
 
 from pipeline_lib.artifacts.provenance import recorded
+from pipeline_lib.calibration.sets import IMAGES
 from pipeline_lib.command import run
 from pipeline_lib.models.device import resolve_device
 from pipeline_lib.params.base import read
 from pipeline_lib.params.reconstruct import Method, Precision, Reconstruct
 from pipeline_lib.params.runtime import Runtime
 from pipeline_lib.params.task import Task
-from pipeline_lib.quantization.quantize import quantize
+from pipeline_lib.quantization.quantize import Quantization, quantize
 
 
 def main(
@@ -21,22 +22,18 @@ def main(
     precision: Annotated[str, typer.Argument(help="A key of `precisions` in params.yaml.")],
 ) -> None:
     """Write data/quantized/SOURCE-MODEL-PRECISION/. A killed run continues at the next unit."""
-    bits, params = read(Precision, f"precisions.{precision}"), read(Reconstruct, "reconstruct")
-    methods = {family: read(Method, f"methods.{name}") for family, name in (("cnn", params.cnn), ("vit", params.vit))}
-    task, runtime = read(Task, "task"), read(Runtime, "runtime")
+    params, task, runtime = read(Reconstruct, "reconstruct"), read(Task, "task"), read(Runtime, "runtime")
+    how = Quantization(
+        precision=read(Precision, f"precisions.{precision}"),
+        reconstruct=params,
+        methods=read(dict[str, Method], "methods"),
+        device=resolve_device(runtime, tf32=params.tf32),
+        cache_gib=runtime.cache_gib,
+    )
     cell = f"{source}-{model}-{precision}"
-    out = Path("data/quantized") / cell
+    calibration, out = Path("data/calibration") / f"{source}-{model}" / IMAGES, Path("data/quantized") / cell
     with recorded("reconstruct", cell, ("torch", "timm", "safetensors"), [out]) as facts:
-        facts |= quantize(
-            calibration=Path("data/calibration") / f"{source}-{model}" / "images.npy",
-            classifier_folder=Path(task.classifiers) / model,
-            precision=bits,
-            params=params,
-            methods=methods,
-            device=resolve_device(runtime, tf32=params.tf32),
-            cache_gib=runtime.cache_gib,
-            out=out,
-        )
+        facts |= quantize(calibration, Path(task.classifiers) / model, how, out)
 
 
 if __name__ == "__main__":

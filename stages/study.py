@@ -15,8 +15,8 @@ from pipeline_lib.params.reconstruct import Method, Precision, Reconstruct
 from pipeline_lib.params.runtime import Runtime
 from pipeline_lib.params.study import Study
 from pipeline_lib.params.treatments import Treatment
-from pipeline_lib.study.cells import Quantization, run_cells
-from pipeline_lib.study.sets import Source
+from pipeline_lib.study.cells import StudySettings, run_cells
+from pipeline_lib.study.sets import StudySource
 
 
 def main(
@@ -29,7 +29,7 @@ def main(
     study, params, runtime = read(Study, "study"), read(Reconstruct, "reconstruct"), read(Runtime, "runtime")
     world, name = Path(study.world), f"{source}-{treatment}" if treatment else source
     out = Path("data/study") / f"{name}-{domain}-{model}"
-    images = Source(
+    images = StudySource(
         name=source,
         treatment=read(Treatment, f"treatments.{treatment}") if treatment else None,
         distil=read(Distil, "distil") if source == "distilled" else None,
@@ -37,16 +37,17 @@ def main(
         real=world / "real" / f"{domain}.tar",
         classifier=world / "classifiers" / domain / model,
     )
-    how = Quantization(
-        precisions={p: read(Precision, f"precisions.{p}") for p in study.cells.precisions},
+    settings = StudySettings(
+        precisions={name: read(Precision, f"precisions.{name}") for name in study.cells.precisions},
         reconstruct=params,
-        methods={f: read(Method, f"methods.{m}") for f, m in (("cnn", params.cnn), ("vit", params.vit))},
+        methods=read(dict[str, Method], "methods"),
         evaluate=read(Evaluate, "evaluate"),
+        cells=study.cells,
+        device=resolve_device(runtime, tf32=params.tf32),
         cache_gib=runtime.cache_gib,
     )
-    device = resolve_device(runtime, tf32=params.tf32)
     with recorded("study", out.name, ("torch", "timm", "scipy"), [out]) as facts:
-        facts |= run_cells(images, world / "test" / domain, how, study.cells, device, out)
+        facts |= run_cells(images, world / "test" / domain, settings, out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Methods of reconstruction against each other, on real images and over seeds: top-1, not speed."""
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,15 +13,17 @@ from torch import nn
 from pipeline_lib.artifacts.files import atomic
 from pipeline_lib.calibration import sources
 from pipeline_lib.calibration.assemble import assemble
+from pipeline_lib.cells.cell import run_cell
 from pipeline_lib.errors import InputError
-from pipeline_lib.evaluation.evaluate import predict
+from pipeline_lib.evaluation.predict import predict
 from pipeline_lib.models.card import read_card, resolve_data_config
 from pipeline_lib.models.classifier import load_classifier
 from pipeline_lib.models.device import place
 from pipeline_lib.params.everything import Params
 from pipeline_lib.progress import ProgressBar
-from pipeline_lib.quantization.checkpoint import load_quantized
-from pipeline_lib.quantization.quantize import MODEL, NEAREST, quantize
+from pipeline_lib.quantization.checkpoint import MODEL, NEAREST, load_quantized
+from pipeline_lib.quantization.families import FAMILIES
+from pipeline_lib.quantization.quantize import Quantization
 
 CHECKPOINTS = {"nearest": NEAREST, "top1": MODEL}
 KEY = ["model", "precision", "method", "iterations", "tune_iterations", "seed"]
@@ -44,6 +45,17 @@ def compare_methods(
     A method that reconstructs has so many iterations a unit, and one that tunes so many of that; others have none.
     Calibrated on `task.real`, judged on all labelled images. The CSV file `out` is written after every run; rows
     that it has are not computed again.
+
+    Args:
+        params: all of params.yaml.
+        models: folders below `task.classifiers`.
+        precisions: keys of `precisions`.
+        methods: keys of `methods`.
+        iterations: a unit.
+        tune_iterations: of the whole network.
+        seeds: runs of each, with the seeds from 0.
+        device: where all of it runs.
+        out: CSV file.
 
     Raises:
         InputError: params.yaml has no such precision or method.
@@ -111,24 +123,21 @@ def _run(
     classifier = Path(params.task.classifiers) / model
     lengths = {"iterations": iterations, "tune_iterations": tune_iterations}
     chosen = params.methods[method].model_copy(update=lengths)
-    with TemporaryDirectory() as folder:
-        images, quantized = Path(folder) / "calibration", Path(folder) / f"{model}-{precision}-{method}-{seed}"
-        data_config = resolve_data_config(classifier)
-        assemble(sources.real(Path(params.task.real)), params.calibrate.count, data_config, images)
-        began = time.monotonic()
-        quantize(
-            images / "images.npy",
-            classifier,
-            params.precisions[precision],
-            params.reconstruct.model_copy(update={"seed": seed}),
-            {"cnn": chosen, "vit": chosen},
-            device,
-            params.runtime.cache_gib,
-            quantized,
-        )
-        seconds = time.monotonic() - began
+    reconstruct = params.reconstruct.model_copy(
+        update={"seed": seed, "methods": {family.name: method for family in FAMILIES}}
+    )
+    how = Quantization(params.precisions[precision], reconstruct, {method: chosen}, device, params.runtime.cache_gib)
+
+    def judge(quantized: Path) -> dict[str, float]:
         networks = {name: load_quantized(quantized, file).network for name, file in CHECKPOINTS.items()}
-    return _top1(params, model, networks, device) | {"seconds": round(seconds, 1)}
+        return _top1(params, model, networks, device)
+
+    with TemporaryDirectory() as folder:
+        calibration = Path(folder) / "calibration"
+        real, data_config = sources.real(Path(params.task.real)), resolve_data_config(classifier)
+        assemble(real, params.calibrate.count, data_config, calibration)
+        top1, seconds = run_cell(f"{model}-{precision}-{method}-{seed}", calibration, classifier, how, judge)
+    return top1 | {"seconds": round(seconds, 1)}
 
 
 def _top1(params: Params, model: str, networks: dict[str, nn.Module], device: torch.device) -> dict[str, float]:
@@ -137,5 +146,8 @@ def _top1(params: Params, model: str, networks: dict[str, nn.Module], device: to
     judged = {name: place(network, device) for name, network in networks.items()}
     everything = params.evaluate.model_copy(update={"fraction": 1.0})
     data_config, classes = resolve_data_config(classifier), read_card(classifier).num_classes
-    _, labels, top5 = predict(judged, data_config, labelled, classes, everything, device)
-    return {name: round(100 * float(np.mean(top[:, 0] == labels)), 2) for name, top in top5.items()}
+    found = predict(judged, data_config, labelled, classes, everything, device)
+    return {
+        name: round(100 * float(np.mean(likeliest[:, 0] == found.labels)), 2)
+        for name, likeliest in found.classes.items()
+    }

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -17,18 +18,17 @@ from torch import Tensor, nn
 from pipeline_lib.bench import eager
 from pipeline_lib.errors import InputError
 from pipeline_lib.fakequant import reference_only
-from pipeline_lib.models.device import place
-from pipeline_lib.models.units import reconstruction_units
-from pipeline_lib.params.everything import read_everything
+from pipeline_lib.params.everything import read_preset
 from pipeline_lib.progress import ProgressBar
-from pipeline_lib.quantization import quantizers, step
-from pipeline_lib.quantization.attach import attach, fold, make_scheme, method_for
-from pipeline_lib.quantization.caches import Caches
+from pipeline_lib.quantization import layers, quantizers, step
+from pipeline_lib.quantization.caches import Caches, UnitData
 from pipeline_lib.quantization.capture import unit_inputs, unit_outputs
-from pipeline_lib.quantization.dataflow import layers, observe
-from pipeline_lib.quantization.initialise import layer_norm_readers, search_ranges
+from pipeline_lib.quantization.families import family_of
+from pipeline_lib.quantization.initialise import search_ranges
+from pipeline_lib.quantization.losses import reconstruction_error
+from pipeline_lib.quantization.prepare import prepare
 from pipeline_lib.quantization.reconstruction import reconstruct_unit
-from pipeline_lib.quantization.step import UnitData, reconstruction_error
+from pipeline_lib.quantization.scheme import make_scheme
 
 TRAINED, HELD_OUT = 64, 32  # images
 FEW, MANY = 2, 12  # iterations; the time of one is that of the difference, free of what comes before and after
@@ -37,35 +37,39 @@ PUBLISHED = 20_000  # iterations a unit
 
 
 def compare_units(
-    device: torch.device, preset: Path, model: str, image_size: int, units: Sequence[str] = ()
+    device: torch.device, preset: str, model: str, image_size: int, units: Sequence[str] = ()
 ) -> pd.DataFrame:
     """A row a unit of a timm network with random weights: milliseconds of an iteration at W2A4, the preset's method.
 
     The loss is the plain squared error, whatever the method's `error`: it is computed in PyTorch in every variant.
-    The best of REPEATS, taken in turns. All units unless some are named.
+    The best of REPEATS, taken in turns.
+
+    Args:
+        device: where it runs.
+        preset: name of the preset.
+        model: timm's name.
+        image_size: pixels.
+        units: names; none: all.
 
     Raises:
         InputError: timm has no such model.
     """
     if not timm.is_model(model):
         raise InputError(f"--model: timm has no {model!r}; `timm.list_models()` names them")
-    params = read_everything(preset)
+    params = read_preset(preset)
     settings = params.reconstruct.model_copy(update={"held_out": HELD_OUT})
-    methods = {family: params.methods[getattr(params.reconstruct, family)] for family in ("cnn", "vit")}
     torch.manual_seed(0)
     network = timm.create_model(model, **({"img_size": image_size} if "vit" in model or "swin" in model else {})).eval()
-    blank = fold(network, (3, image_size, image_size))
-    every = list(reconstruction_units(network, blank, layers(observe(network, blank))))
-    quantized = copy.deepcopy(network)
-    scheme = make_scheme(quantized, blank, params.precisions["w2a4"], params.reconstruct.softmax, methods)
-    readers = layer_norm_readers(observe(quantized, blank))
-    attach(quantized, blank, scheme)
-    network, quantized = place(network, device), place(quantized, device)
-    names = list(scheme.bits)
-    method = method_for(names, methods)
+    method = family_of(network).choose_method(params.reconstruct, params.methods)
+    chosen = partial(
+        make_scheme, precision=params.precisions["w2a4"], softmax=params.reconstruct.softmax, method=method
+    )
+    prepared = prepare(network, (3, image_size, image_size), chosen).to(device)
+    quantized, every = prepared.quantized, list(prepared.anatomy.units)
     images = TRAINED + HELD_OUT
     batches = list(torch.randn(images, 3, image_size, image_size, device=device).split(HELD_OUT))
-    search_ranges(quantized, batches[:1], readers, "minmax")  # quick, and the speed of a step is the same
+    # Quick, and the speed of a step is the same.
+    search_ranges(quantized, batches[:1], prepared.anatomy.norm_readers, "minmax")
 
     def seconds(name: str, data: UnitData, iterations: int) -> float:
         """Of the reconstruction of a copy of the unit."""
@@ -81,9 +85,9 @@ def compare_units(
     with ProgressBar("bench reconstruct", len(units or every)) as bar:
         for name in units or every:
             caches = Caches(device, math.inf, Path())
-            inputs = (caches.store(images, unit_inputs(n, name, batches)) for n in (quantized, network))
+            inputs = (caches.store(images, unit_inputs(n, name, batches)) for n in (quantized, prepared.reference))
             quantized_input, float_input = inputs
-            outputs = unit_outputs(network.get_submodule(name), float_input.batches(HELD_OUT))
+            outputs = unit_outputs(prepared.reference.get_submodule(name), float_input.batches(HELD_OUT))
             data = UnitData(quantized_input, float_input, caches.store(images, outputs))
             best: dict[str, float] = {}
             for _ in range(REPEATS):
@@ -111,7 +115,11 @@ def eager_chains() -> Iterator[None]:
         return torch.where(torch.rand_like(x) < p, x, y)
 
     chains = {name: getattr(eager, name) for name in ("fake_quant", "fake_quant_drop", "log_sqrt2_quant")}
-    with patch.multiple(quantizers, soft_round=soft_round, **chains), patch.object(step, "mix", mix):
+    with (
+        patch.multiple(quantizers, **chains),
+        patch.multiple(layers, fake_quant=eager.fake_quant, soft_round=soft_round),
+        patch.object(step, "mix", mix),
+    ):
         yield
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline_lib.artifacts.shards import Sample
-from pipeline_lib.calibration.written import SHOWN, defect, require, row, write_set
+from pipeline_lib.calibration.sets import SHOWN, recorded_reason, require_images, sample_row, write_set
 from pipeline_lib.models.preprocessing import Pixels, resize_and_crop
 
 
@@ -28,13 +28,13 @@ def assemble(samples: Iterable[Sample], count: int, data_config: dict[str, Any],
     for sample in samples:
         if kept == count:
             break
-        reason = defect(sample.record)
+        reason = recorded_reason(sample.record)
         if not reason:
             images[kept] = transform(sample.image)
             kept += 1
         elif len(dropped) < SHOWN:
             dropped.append(transform(sample.image))
-        rows.append(row(sample.record, reason, {}))
-    require(out, count, kept)
+        rows.append(sample_row(sample.record, reason, {}))
+    require_images(out, count, kept)
     write_set(out, images, rows, dropped)
     return {"images": kept, "defective_images_left_out": len(rows) - kept}

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from pipeline_lib.artifacts.fingerprints import seed_of
 from pipeline_lib.calibration.entropy import patch_entropy
-from pipeline_lib.calibration.layers import Seen, attentions, batch_norms, watched
-from pipeline_lib.calibration.written import row, write_set
+from pipeline_lib.calibration.layers import LayerSummaries, attentions, batch_norms, summarised_layers
+from pipeline_lib.calibration.sets import sample_row, write_set
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.card import read_card
 from pipeline_lib.models.classifier import load_classifier
@@ -44,7 +44,7 @@ def distil(classifier: Path, params: Distil, count: int, seed: int, device: torc
     losses: list[list[float]] = []
     steps = params.iterations * -(-count // params.batch_size)
     with (
-        watched(network, statistics_distance, patch_entropy) as seen,
+        summarised_layers(network, statistics_distance, patch_entropy) as seen,
         ProgressBar(f"distil {classifier.name}", steps) as bar,
     ):
         for start in range(0, count, params.batch_size):
@@ -54,7 +54,7 @@ def distil(classifier: Path, params: Distil, count: int, seed: int, device: torc
             pixels, loss = _optimise(network, seen, noise.to(device), target, loaded.data_config, params, bar)
             batches.append(pixels)
             losses.append(loss)
-    rows = [row({"key": key, "classes": [label]}, "", {}) for key, label in zip(keys, labels, strict=True)]
+    rows = [sample_row({"key": key, "classes": [label]}, "", {}) for key, label in zip(keys, labels, strict=True)]
     write_set(out, np.concatenate(batches), rows, [])
     return {"device": str(device), "images": count, "loss_before_and_after": losses}
 
@@ -75,7 +75,7 @@ def total_variation(images: Tensor) -> Tensor:
     return images.diff(dim=2).abs().mean() + images.diff(dim=3).abs().mean()
 
 
-def _loss(seen: Seen, images: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+def _loss(seen: LayerSummaries, images: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy, and the distance of all batch statistics; else, the variety of patches (PSAQ-ViT)."""
     known = F.cross_entropy(logits, labels)
     if seen.normalised:
@@ -85,7 +85,7 @@ def _loss(seen: Seen, images: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
 
 def _optimise(
     network: nn.Module,
-    seen: Seen,
+    seen: LayerSummaries,
     noise: Tensor,
     labels: Tensor,
     data_config: dict[str, Any],

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline_lib.calibration.entropy import patch_entropy
-from pipeline_lib.calibration.layers import watched
+from pipeline_lib.calibration.layers import summarised_layers
 from pipeline_lib.calibration.selection import Scores
 from pipeline_lib.models.classifier import load_classifier
 from pipeline_lib.models.device import place
@@ -29,7 +29,7 @@ def score(classifier: Path, pixels: Pixels, device: torch.device) -> Scores:
     energies: list[Tensor] = []
     entropies: list[Tensor] = []
     moments: dict[nn.BatchNorm2d, list[Tensor]] = defaultdict(list)
-    with torch.no_grad(), watched(network, image_moments, patch_entropy) as seen:
+    with torch.no_grad(), summarised_layers(network, image_moments, patch_entropy) as seen:
         for start in range(0, len(pixels), BATCH):
             energies.append(energy(network(normalise(pixels[start : start + BATCH]))))
             for layer, found in seen.normalised.items():

@@ -19,7 +19,7 @@ def attentions(network: nn.Module) -> list[Attention]:
 
 
 @dataclass
-class Seen:
+class LayerSummaries:
     """Summaries of the last forward pass."""
 
     normalised: dict[nn.BatchNorm2d, Tensor] = field(default_factory=dict)
@@ -27,17 +27,17 @@ class Seen:
 
 
 @contextmanager
-def watched(
+def summarised_layers(
     network: nn.Module,
     of_batch_norm: Callable[[nn.BatchNorm2d, Tensor], Tensor],
     of_attention: Callable[[Tensor], Tensor],
-) -> Iterator[Seen]:
+) -> Iterator[LayerSummaries]:
     """Yield what each forward pass fills with summaries, made on the way: whole feature maps of all layers are large.
 
     Of a batch norm its input is summed up, (n, channels, h, w); of an attention the output of the patches, without
     class and register tokens, (n, patches, channels).
     """
-    seen, prefix = Seen(), getattr(network, "num_prefix_tokens", 0)
+    seen, prefix = LayerSummaries(), getattr(network, "num_prefix_tokens", 0)
 
     def normalise(layer: nn.BatchNorm2d, arguments: tuple[Tensor, ...]) -> None:
         seen.normalised[layer] = of_batch_norm(layer, arguments[0])

@@ -13,8 +13,8 @@ Record = dict[str, Any]
 Rule = Callable[[Pixels, Pixels, float, np.random.Generator], Pixels]
 
 
-def mix(
-    kind: Literal["mixup", "cutmix"], pixels: Pixels, records: Sequence[Record], seed: int
+def mix_images(
+    rule: Literal["mixup", "cutmix"], pixels: Pixels, records: Sequence[Record], seed: int
 ) -> tuple[Pixels, list[Record]]:
     """Every image mixed with another, drawn at random: (n, h, w, 3) and a record each -> the same.
 
@@ -26,14 +26,14 @@ def mix(
     """
     if len(records) < 2:
         raise InputError(
-            f"treatment {kind}: found {len(records)} usable images, mixing takes two; raise the recipe's `count`"
+            f"treatment {rule}: found {len(records)} usable images, mixing takes two; raise the recipe's `count`"
         )
-    rule, mixed, described = RULES[kind], np.empty_like(pixels), []
+    mix_two, mixed, described = RULES[rule], np.empty_like(pixels), []
     for i, record in enumerate(records):
-        rng = np.random.default_rng(seed_of(kind, seed, record["key"]))
+        rng = np.random.default_rng(seed_of(rule, seed, record["key"]))
         partner = (i + int(rng.integers(1, len(records)))) % len(records)
-        mixed[i] = rule(pixels[i], pixels[partner], float(rng.beta(1, 1)), rng)
-        described.append(_described(record, records[partner]))
+        mixed[i] = mix_two(pixels[i], pixels[partner], float(rng.beta(1, 1)), rng)
+        described.append(_mixed_record(record, records[partner]))
     return mixed, described
 
 
@@ -59,7 +59,7 @@ def cutmix(one: Pixels, other: Pixels, weight: float, rng: np.random.Generator) 
 RULES: dict[str, Rule] = {"mixup": mixup, "cutmix": cutmix}
 
 
-def _described(one: Record, other: Record) -> Record:
+def _mixed_record(one: Record, other: Record) -> Record:
     return {
         "key": f"{one['key']}+{other['key']}",
         "classes": list(dict.fromkeys([*one["classes"], *other["classes"]])),

@@ -8,7 +8,7 @@ import pandas as pd
 
 from pipeline_lib.artifacts.files import atomic_directory
 from pipeline_lib.artifacts.records import write_json
-from pipeline_lib.calibration.written import DROPPED, IMAGES, SAMPLES, kind
+from pipeline_lib.calibration.sets import DROPPED, IMAGES, SAMPLES, kind_of_reason
 
 SUMMARY = "summary.json"
 
@@ -25,5 +25,5 @@ def write_preview(calibration: Path, count: int, out: Path) -> None:
         np.save(folder / IMAGES, images[:count])
         np.save(folder / DROPPED, dropped)
         pd.concat([kept.head(count), left_out.head(len(dropped))]).to_csv(folder / SAMPLES, index=False)
-        counts = Counter(map(kind, left_out["reason"]))
+        counts = Counter(map(kind_of_reason, left_out["reason"]))
         write_json(folder / SUMMARY, {"images": len(images), "left_out": dict(sorted(counts.items()))})

@@ -10,9 +10,16 @@ import torch
 
 from pipeline_lib.artifacts.shards import Sample
 from pipeline_lib.calibration.filters import score
-from pipeline_lib.calibration.mix import mix
+from pipeline_lib.calibration.mix import mix_images
 from pipeline_lib.calibration.selection import select
-from pipeline_lib.calibration.written import SHOWN, defect, kind, require, row, write_set
+from pipeline_lib.calibration.sets import (
+    SHOWN,
+    kind_of_reason,
+    recorded_reason,
+    require_images,
+    sample_row,
+    write_set,
+)
 from pipeline_lib.models.card import resolve_data_config
 from pipeline_lib.models.preprocessing import resize_and_crop
 from pipeline_lib.params.treatments import Treatment
@@ -38,23 +45,23 @@ def treat(
     """
     transform = resize_and_crop(resolve_data_config(classifier))
     looked_at = [(sample.record, transform(sample.image)) for sample in samples]
-    records, reasons = [record for record, _ in looked_at], [defect(record) for record, _ in looked_at]
+    records, reasons = [record for record, _ in looked_at], [recorded_reason(record) for record, _ in looked_at]
     usable = [place for place, reason in enumerate(reasons) if not reason]
-    require(out, count, len(usable))
+    require_images(out, count, len(usable))
     pixels = np.stack([image for _, image in looked_at])
     candidates, described = pixels[usable], [records[place] for place in usable]
     if treatment.mix != "none":
-        candidates, described = mix(treatment.mix, candidates, described, seed)
+        candidates, described = mix_images(treatment.mix, candidates, described, seed)
     scores = score(classifier, candidates, device)
     chosen = select(
         [r["key"] for r in described], [r["classes"] for r in described], candidates, scores, treatment, count
     )
-    rows = [row(record, reason, {}) for record, reason in zip(records, reasons, strict=True)]
+    rows = [sample_row(record, reason, {}) for record, reason in zip(records, reasons, strict=True)]
     for number, place in enumerate(usable):
         pixels[place], reasons[place] = candidates[number], chosen[number]
-        rows[place] = row(described[number], chosen[number], scores.of(number))
+        rows[place] = sample_row(described[number], chosen[number], scores.of(number))
     kept, dropped = ([place for place, reason in enumerate(reasons) if bool(reason) == left] for left in (False, True))
-    require(out, count, len(kept))
+    require_images(out, count, len(kept))
     write_set(out, pixels[kept], rows, pixels[dropped[:SHOWN]])
-    left_out = Counter(kind(reason) for reason in reasons if reason)
+    left_out = Counter(kind_of_reason(reason) for reason in reasons if reason)
     return {"device": str(device), "images": count, "left_out": dict(sorted(left_out.items()))}

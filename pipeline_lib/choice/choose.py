@@ -5,20 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import nn
 
 from pipeline_lib.artifacts.files import atomic
+from pipeline_lib.calibration.sets import IMAGES, read_images
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.classifier import load_classifier
 from pipeline_lib.models.device import place
 from pipeline_lib.models.normalise import Normaliser
+from pipeline_lib.models.prediction import Indices, predicted_classes
 from pipeline_lib.models.preprocessing import Pixels
 from pipeline_lib.params.task import Axes
 from pipeline_lib.quantization.checkpoint import load_quantized
-from pipeline_lib.quantization.quantize import MODEL, read_images
 
 AUTO = "auto"
 BATCH = 64  # images
@@ -34,6 +34,15 @@ def choose(
     which its prediction is the float network's; for each model and precision the source with the highest mean over
     recipes is chosen. No label and no real image is looked at, and sources of real images do not compete. `calibration`
     names a source instead of `auto` to take that one whatever its score. Returns facts for the provenance.
+
+    Args:
+        data: folder with calibration/ and quantized/.
+        classifiers: folder with a folder a model.
+        axes: models, precisions, and the sources to be ranked.
+        held_out: images that reconstruction keeps back of each set.
+        calibration: `auto`, or a source.
+        device: where the networks run.
+        out: file to be written.
 
     Raises:
         InputError: `calibration` is no source, or there is nothing to choose from or to judge by.
@@ -79,28 +88,21 @@ class _Judge:
     ) -> None:
         loaded = load_classifier(classifier)
         self.device, self.normalise = device, Normaliser(loaded.data_config, device)
-        sets = {recipe: read_images(calibration / f"{recipe}-{model}" / "images.npy") for recipe in recipes}
+        sets = {recipe: read_images(calibration / f"{recipe}-{model}" / IMAGES) for recipe in recipes}
         self.images: dict[str, Pixels] = {recipe: images[len(images) - held_out :] for recipe, images in sets.items()}
         self.expected = self._predict(loaded.network)
 
     def agreement(self, cell: Path) -> dict[str, float]:
         """Percentage of images on which the cell's network predicts what the float one does: mean, and by recipe."""
-        predicted = self._predict(load_quantized(cell, MODEL).network)
+        predicted = self._predict(load_quantized(cell).network)
         by_recipe = {r: 100 * float(np.mean(predicted[r] == self.expected[r])) for r in self.images}
         return {
             "agreement": float(np.mean(list(by_recipe.values()) or [np.nan])),
-            **{f"on_{r}": a for r, a in by_recipe.items()},
+            **{f"on_{recipe}": percentage for recipe, percentage in by_recipe.items()},
         }
 
-    @torch.inference_mode()
-    def _predict(self, network: nn.Module) -> dict[str, npt.NDArray[np.int64]]:
+    def _predict(self, network: nn.Module) -> dict[str, Indices]:
         network = place(network, self.device)
         return {
-            recipe: np.concatenate(
-                [
-                    network(self.normalise(images[i : i + BATCH])).argmax(1).cpu().numpy()
-                    for i in range(0, len(images), BATCH)
-                ]
-            )
-            for recipe, images in self.images.items()
+            recipe: predicted_classes(network, images, self.normalise, BATCH) for recipe, images in self.images.items()
         }

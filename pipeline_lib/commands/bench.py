@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-PRESETS = Path(__file__).parents[1] / "presets"
-
 app = typer.Typer(no_args_is_help=True, help="Measure speed, as ratios within one run, and the accuracy of methods.")
 DeviceName = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
 
@@ -33,7 +31,7 @@ def fakequant(
     from pipeline_lib.bench.reconstruct import compare_units
 
     device = _device(device_name)
-    _show(compare_units(device, PRESETS / "default.yaml", "resnet18", 64, ["layer1.0"]))
+    _show(compare_units(device, "default", "resnet18", 64, ["layer1.0"]))
     _write(compare_operators(device), out)
 
 
@@ -49,7 +47,7 @@ def reconstruct(
     from pipeline_lib.bench.reconstruct import compare_units
 
     device = _device(device_name)
-    table = compare_units(device, PRESETS / "imagenet.yaml", model, image_size)
+    table = compare_units(device, "imagenet", model, image_size)
     _write(table, out)
     print(f"all units, 20,000 iterations each: {table['hours_of_20000'].sum():.1f} hours")
 

@@ -6,13 +6,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline_lib.evaluation.distances import NEIGHBOURS, diversity, kernel_distance, manifold_metrics
-from pipeline_lib.evaluation.features import Seen
+from pipeline_lib.evaluation.features import Responses
 
 Classes = Sequence[Sequence[int]]  # that each image is meant to show; none for noise
 Facts = dict[str, float | None]
 
 
-def set_facts(images: Seen, classes: Classes, labelled: Seen) -> Facts:
+def set_facts(images: Responses, classes: Classes, labelled: Responses) -> Facts:
     """Kernel distance, precision, recall, density, coverage, diversity, and what is recognised of the named classes.
 
     `recognised`: of an image that k classes were named for, the share of these among the k likeliest, averaged in
@@ -31,7 +31,9 @@ def set_facts(images: Seen, classes: Classes, labelled: Seen) -> Facts:
     }
 
 
-def class_facts(images: Seen, classes: Classes, labelled: Seen, labels: npt.NDArray[np.int64]) -> dict[int, Facts]:
+def class_facts(
+    images: Responses, classes: Classes, labelled: Responses, labels: npt.NDArray[np.int64]
+) -> dict[int, Facts]:
     """By class, of the images that name it and the labelled images of it: kernel distance, coverage, and `recognised`,
     here the percentage of its images that have it among as many likeliest classes as they name.
 

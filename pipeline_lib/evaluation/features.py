@@ -1,6 +1,6 @@
-"""What a classifier makes of images: penultimate features and logits."""
+"""What a classifier makes of images: penultimate features and a ranking of the classes."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,24 +13,19 @@ from pipeline_lib.models.preprocessing import Pixels
 Matrix = npt.NDArray[np.float64]
 
 
-class Seen(NamedTuple):
+class Responses(NamedTuple):
     """Of n images: penultimate features (n, d), and the classes from the likeliest to the least likely (n, classes)."""
 
     features: Matrix
     ranking: npt.NDArray[np.int64]
 
 
-def split(pixels: Pixels, size: int) -> Iterator[Pixels]:
-    """Images (n, h, w, 3) in batches."""
-    return (pixels[start : start + size] for start in range(0, len(pixels), size))
-
-
 @torch.inference_mode()
-def look(network: Any, pixels: Iterable[Pixels], normalise: Normaliser) -> Seen:
+def responses(network: Any, batches: Iterable[Pixels], normalise: Normaliser) -> Responses:
     """Run a network of timm, not quantized, on batches of uint8 images (n, h, w, 3)."""
     features, rankings = [], []
-    for batch in pixels:
+    for batch in batches:
         hidden = network.forward_features(normalise(batch))
         features.append(network.forward_head(hidden, pre_logits=True).double().cpu().numpy())
         rankings.append(network.forward_head(hidden).argsort(1, descending=True).cpu().numpy())
-    return Seen(np.concatenate(features), np.concatenate(rankings))
+    return Responses(np.concatenate(features), np.concatenate(rankings))

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline_lib.models.normalise import Normaliser
+from pipeline_lib.models.prediction import in_batches
 from pipeline_lib.models.preprocessing import Pixels
+from pipeline_lib.quantization.losses import reconstruction_error
 from pipeline_lib.quantization.reconstruction import NETWORK
-from pipeline_lib.quantization.step import reconstruction_error
 
 
 def generalization_gap(
@@ -21,12 +22,22 @@ def generalization_gap(
     normalise: Normaliser,
     batch_size: int,
 ) -> pd.DataFrame:
-    """A row a unit of blocks.csv: its loss on calibration images and on as many labelled ones, uint8 (n, h, w, 3)."""
+    """A row a unit: its loss on calibration images and on as many labelled ones.
+
+    Args:
+        reference: the float network with batch norm folded.
+        quantized: made of it.
+        units: of blocks.csv.
+        seen: calibration images, uint8 (n, h, w, 3).
+        unseen: labelled images, uint8 (m, h, w, 3).
+        normalise: as the network was trained.
+        batch_size: images at a time.
+    """
     names = [unit for unit in units if unit != NETWORK]
     writers = [name.split("+")[-1] for name in names]  # the last module of each unit
     losses = {}
     for name, pixels in (("calibration", seen), ("labelled", unseen[: len(seen)])):
-        batches = [normalise(pixels[i : i + batch_size]) for i in range(0, len(pixels), batch_size)]
+        batches = [normalise(batch) for batch in in_batches(pixels, batch_size)]
         losses[name] = unit_losses(reference, quantized, writers, batches)
     return pd.DataFrame({"unit": names, **losses})
 

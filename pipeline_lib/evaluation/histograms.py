@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline_lib.quantization.quantizers import QuantLayer
+from pipeline_lib.quantization.layers import QuantLayer
 
 BINS = 48
 

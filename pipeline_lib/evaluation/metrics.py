@@ -6,16 +6,20 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest
 
-Indices = npt.NDArray[np.int64]
+from pipeline_lib.models.prediction import Indices
 
 
-def summarise(
+def accuracy_metrics(
     labels: Indices, top5: Indices, class_names: list[str], confidence: float, reference: Indices | None = None
 ) -> dict[str, Any]:
     """Percentages: top1 with its Wilson interval, top5, agreement with `reference`, top-1 by class.
 
-    labels: (n,). top5: (n, k), the k <= 5 likeliest classes, likeliest first. reference: (n,), the float network's
-    predictions.
+    Args:
+        labels: (n,).
+        top5: (n, k), the k <= 5 likeliest classes, likeliest first.
+        class_names: in the order of the indices.
+        confidence: of the interval.
+        reference: (n,), the float network's predictions; none for that network itself.
     """
     predicted, n = top5[:, 0], len(labels)
     interval = binomtest(int((predicted == labels).sum()), n).proportion_ci(confidence, method="wilson")

@@ -7,20 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline_lib.models.classifier import load_classifier
 from pipeline_lib.models.device import place
-from pipeline_lib.quantization.attach import fold, quant_layers, quantizers
-from pipeline_lib.quantization.checkpoint import load_quantized
-from pipeline_lib.quantization.dataflow import layers, observe
-from pipeline_lib.quantization.initialise import layer_norm_readers
-from pipeline_lib.quantization.quantize import MODEL, NEAREST
+from pipeline_lib.quantization.checkpoint import MODEL, NEAREST, prepare_as_described, read_description, restore
+from pipeline_lib.quantization.layers import quant_layers
+from pipeline_lib.quantization.prepare import Prepared
+from pipeline_lib.quantization.quantizers import State, quantizers
 
 
 @dataclass(frozen=True)
 class Networks:
-    """Of one cell, on the device."""
+    """The networks of one cell, on the device."""
 
     reconstructed: nn.Module
     nearest: nn.Module
@@ -32,31 +31,32 @@ class Networks:
 
 def load_networks(quantized: Path, classifier: Path, device: torch.device) -> Networks:
     """Build them from the cell's checkpoints and the folder of the classifier."""
-    reconstructed, nearest = load_quantized(quantized, MODEL), load_quantized(quantized, NEAREST)
-    reference, data_config = load_classifier(classifier).network, reconstructed.data_config
-    blank = fold(reference, tuple(data_config["input_size"]))
+    description = read_description(quantized)
+    prepared = prepare_as_described(load_classifier(classifier).network, description)
+    nearest = copy.deepcopy(prepared.quantized)
+    restore(quantized / MODEL, prepared.quantized)
+    restore(quantized / NEAREST, nearest)
     return Networks(
-        reconstructed=place(reconstructed.network, device),
-        nearest=place(nearest.network, device),
-        twin=place(float_twin(reference, reconstructed.network, blank), device),
-        layers=layers(observe(reference, blank)),
-        reference=place(reference, device),
-        data_config=data_config,
+        reconstructed=place(prepared.quantized, device),
+        nearest=place(nearest, device),
+        twin=place(float_twin(prepared), device),
+        layers=prepared.anatomy.layers,
+        reference=place(prepared.reference, device),
+        data_config=description["data_config"],
     )
 
 
-def float_twin(reference: nn.Module, quantized: nn.Module, blank: Tensor) -> nn.Module:
+def float_twin(prepared: Prepared) -> nn.Module:
     """A copy of the quantized network that computes the float function, a plain layer in place of each QuantLayer.
 
-    reference: the float network with batch norm folded, of which `quantized` was made. blank: (1, 3, h, w), a batch to
-    observe it on. Where a LayerNorm was reparameterised the twin keeps that form: layers of the two can be exchanged.
+    Where a LayerNorm was reparameterised the twin keeps that form: layers of the two can be exchanged.
     """
-    twin = copy.deepcopy(quantized)
+    reference, twin = prepared.reference, copy.deepcopy(prepared.quantized)
     for quantizer in quantizers(twin).values():
-        quantizer.enabled = False
+        quantizer.state = State.FLOAT
     for name in quant_layers(twin):
         twin.set_submodule(name, copy.deepcopy(reference.get_submodule(name)))
-    for name, readers in layer_norm_readers(observe(reference, blank)).items():
+    for name, readers in prepared.anatomy.norm_readers.items():
         before, after = reference.get_submodule(name), twin.get_submodule(name)
         _reparameterise(before, after, [twin.get_submodule(reader) for reader in readers])
     return twin

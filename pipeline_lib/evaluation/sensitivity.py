@@ -6,8 +6,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from pipeline_lib.quantization.quantizers import QuantLayer
-from pipeline_lib.quantization.step import class_divergence
+from pipeline_lib.quantization.layers import QuantLayer
+from pipeline_lib.quantization.losses import class_divergence
 
 COLUMNS = ["layer", "weight_bits", "activation_bits", "divergence"]
 

@@ -1,10 +1,10 @@
 """Section `prompts`: one recipe a key."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, field_validator
 
-from pipeline_lib.params.base import Section
+from pipeline_lib.params.base import Section, read
 
 
 class PromptRecipe(Section):
@@ -49,3 +49,13 @@ class Mixup(ClassRecipe):
 
 
 Recipe = Annotated[Single | Mixup, Field(discriminator="strategy")]
+
+
+def read_recipe(name: str) -> PromptRecipe:
+    """The recipe at `prompts.NAME` of params.yaml.
+
+    Raises:
+        InputError: there is none, or it is not as its strategy has it.
+    """
+    recipe: PromptRecipe = read(cast(Any, Recipe), f"prompts.{name}")
+    return recipe

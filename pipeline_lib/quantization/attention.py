@@ -1,6 +1,7 @@
 """Attention with quantized operands: timm fuses it by default, so that they are not visible."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from timm.layers import Attention
@@ -8,9 +9,8 @@ from timm.models.swin_transformer import WindowAttention
 from torch import Tensor, nn
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.params.reconstruct import Softmax
 from pipeline_lib.quantization.quantizers import LogSqrt2Quantizer, UniformQuantizer
-
-Softmax = Literal["log-sqrt2", "uniform"]
 
 
 class _QuantAttention(nn.Module):
@@ -83,16 +83,4 @@ class QuantWindowAttention(_QuantAttention):
         return output
 
 
-def quantized_attention(module: nn.Module, bits: int, softmax: Softmax) -> nn.Module | None:
-    """The module with quantized operands if it is an attention, else nothing.
-
-    Raises:
-        InputError: an attention that cannot be quantized yet.
-    """
-    if isinstance(module, Attention):
-        return QuantAttention(module, bits, softmax)
-    if isinstance(module, WindowAttention):
-        return QuantWindowAttention(module, bits, softmax)
-    if hasattr(module, "qkv") and not isinstance(module, _QuantAttention):
-        raise InputError(f"attention of kind {type(module).__name__} cannot be quantized yet; choose another model")
-    return None
+QuantizeAttention = Callable[[Any, int, Softmax], nn.Module]  # attention, bits of its operands, kind of its softmax

@@ -57,6 +57,29 @@ class Cache:
             self.file.madvise(mmap.MADV_DONTNEED)
 
 
+@dataclass(frozen=True)
+class UnitData:
+    """What a unit sees: its input behind the quantized prefix and behind the float one, and its float output."""
+
+    quantized_input: Cache
+    float_input: Cache
+    target: Cache
+
+    @property
+    def caches(self) -> tuple[Cache, Cache, Cache]:
+        """The three."""
+        return self.quantized_input, self.float_input, self.target
+
+    def split(self, held_out: int) -> tuple["UnitData", "UnitData"]:
+        """All but the last `held_out` images, and those."""
+        kept, held = zip(*(cache.split(held_out) for cache in self.caches), strict=True)
+        return UnitData(*kept), UnitData(*held)
+
+    def first(self, count: int) -> "UnitData":
+        """The first images."""
+        return UnitData(*(cache.first(count) for cache in self.caches))
+
+
 class Caches:
     """Places caches within a budget."""
 

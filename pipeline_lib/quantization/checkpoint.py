@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -11,14 +12,19 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.models.card import Card
 from pipeline_lib.models.classifier import Classifier, build
 from pipeline_lib.params.base import validate
-from pipeline_lib.quantization.attach import Scheme, attach, fold, quant_layers, quantizers
+from pipeline_lib.quantization.layers import quant_layers
 from pipeline_lib.quantization.packing import pack, unpack
-from pipeline_lib.quantization.quantizers import QuantLayer, UniformQuantizer
+from pipeline_lib.quantization.prepare import Prepared, prepare
+from pipeline_lib.quantization.quantizers import quantizers
+from pipeline_lib.quantization.scheme import Scheme
 
 FORMAT = 2
+MODEL, NEAREST, DESCRIPTION = "model.safetensors", "nearest.safetensors", "quantization.json"
 
 
-def describe(network: nn.Module, card: Card, data_config: dict[str, Any], scheme: Scheme) -> dict[str, Any]:
+def checkpoint_description(
+    network: nn.Module, card: Card, data_config: dict[str, Any], scheme: Scheme
+) -> dict[str, Any]:
     """The content of quantization.json: how to build the network again, and the bit map of every tensor."""
     log_softmax = scheme.softmax == "log-sqrt2" and any("softmax" in name for name in quantizers(network))
     return {
@@ -36,88 +42,85 @@ def describe(network: nn.Module, card: Card, data_config: dict[str, Any], scheme
             }
             for name, layer in quant_layers(network).items()
         },
-        "activations": {
-            name: {"bits": q.bits, "granularity": "per tensor"}
-            | ({"qmin": q.qmin, "qmax": q.qmax} if isinstance(q, UniformQuantizer) else {"kind": "log-sqrt2"})
-            for name, q in quantizers(network).items()
-        },
+        "activations": {name: quantizer.description() for name, quantizer in quantizers(network).items()},
     }
 
 
-def save_network(path: Path, network: nn.Module) -> None:
-    """Write all of a network whose layers are frozen."""
-    save_file(_state(network), path)
-
-
-def save_unit(path: Path, unit: nn.Module) -> None:
-    """Write one frozen unit, to go on from after a kill."""
-    save_file(_state(unit), path)
+def save_state(path: Path, module: nn.Module) -> None:
+    """Write a network, or a unit to go on from after a kill; its layers are frozen."""
+    state = _skeleton(module)
+    for name, layer in quant_layers(module).items():
+        state[_join(name, "integers")] = pack(layer.integers.cpu(), layer.weight_bits)
+    save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}, path)
 
 
 def restore(path: Path, module: nn.Module) -> None:
-    """Load what `save_network` or `save_unit` wrote into a module of the same structure; its layers are then frozen.
+    """Load what `save_state` wrote into a module of the same structure, whose layers are frozen then.
+
+    Every tensor stays on the module's device and in its memory format, so that a run that goes on computes as one that
+    was never interrupted.
 
     Raises:
         InputError: the file holds other tensors than the module needs.
     """
-    state = load_file(path)
-    needed = _skeleton(module)
+    state, needed = load_file(path), _skeleton(module)
     for name in sorted(state.keys() | needed.keys()):
         if name not in state or name not in needed:
             raise InputError(f"{path}: tensor {name} is {'unexpected' if name in state else 'missing'}")
-    for name, layer in _layers(module).items():
+    for name, layer in quant_layers(module).items():
         packed = state.pop(_join(name, "integers"))
         integers = unpack(packed, layer.weight_bits, tuple(layer.weight.shape))
-        layer.step, layer.zero_point = state[_join(name, "step")], state[_join(name, "zero_point")]
-        layer.freeze(integers)
+        restored = torch.empty_like(layer.integers).copy_(integers)
+        layer.step.copy_(state[_join(name, "step")])
+        layer.zero_point.copy_(state[_join(name, "zero_point")])
+        layer.freeze(restored)
     module.load_state_dict(state, strict=False)
     for quantizer in quantizers(module).values():
-        quantizer.enabled = True
-        if isinstance(quantizer, UniformQuantizer):
-            quantizer.learned = True
+        quantizer.freeze()
 
 
-def load_quantized(folder: Path, weights: str = "model.safetensors") -> Classifier:
+def load_quantized(folder: Path, weights: str = MODEL) -> Classifier:
     """Build the network of a quantized folder again. It gives the logits it gave when it was written, bit for bit.
 
     Raises:
         InputError: the folder is not a quantized model of this format.
     """
-    description = read_json(folder / "quantization.json")
+    description = read_description(folder)
+    card = validate(Card, description["model"], "model", folder / DESCRIPTION)
+    prepared = prepare_as_described(build(card), description)
+    restore(folder / weights, prepared.quantized)
+    return Classifier(prepared.quantized, description["data_config"])
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """The quantization.json of a quantized folder.
+
+    Raises:
+        InputError: absent, or of another format.
+    """
+    description = read_json(folder / DESCRIPTION)
     if description.get("format") != FORMAT:
         raise InputError(f"{folder}: expected format {FORMAT}, found {description.get('format')}; run `dvc repro`")
-    card = validate(Card, description["model"], "model", folder / "quantization.json")
-    config = description["data_config"]
-    network = build(card)
-    batch = fold(network, tuple(config["input_size"]))
-    attach(network, batch, Scheme.from_json(description["scheme"]))
-    for name, quantizer in quantizers(network).items():
-        if isinstance(quantizer, UniformQuantizer):
-            grid = description["activations"][name]
-            quantizer.qmin, quantizer.qmax = grid["qmin"], grid["qmax"]
-    restore(folder / weights, network)
-    return Classifier(network, config)
+    return description
+
+
+def prepare_as_described(network: nn.Module, description: dict[str, Any]) -> Prepared:
+    """The float network with the quantizers that a quantization.json describes; tensors are still to be restored."""
+    input_size = description["data_config"]["input_size"]
+    prepared = prepare(network, input_size, Scheme.from_json(description["scheme"]))
+    for name, quantizer in quantizers(prepared.quantized).items():
+        quantizer.restore(description["activations"][name])
+    return prepared
 
 
 def _join(prefix: str, name: str) -> str:
     return f"{prefix}.{name}" if prefix else name
 
 
-def _layers(module: nn.Module) -> dict[str, QuantLayer]:
-    return {name: m for name, m in module.named_modules() if isinstance(m, QuantLayer)}
-
-
 def _skeleton(module: nn.Module) -> dict[str, Tensor]:
     """State of a module with `integers` in place of the weights of quantized layers, not packed."""
     state = dict(module.state_dict())
-    for name, layer in _layers(module).items():
+    for name, layer in quant_layers(module).items():
         del state[_join(name, "layer.weight")]
         state[_join(name, "integers")] = layer.integers
     return state
-
-
-def _state(module: nn.Module) -> dict[str, Tensor]:
-    state = _skeleton(module)
-    for name, layer in _layers(module).items():
-        state[_join(name, "integers")] = pack(layer.integers.cpu(), layer.weight_bits)
-    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}

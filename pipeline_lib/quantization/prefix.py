@@ -1,6 +1,6 @@
 """The finished part of a network, and what the unit behind it sees."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -10,14 +10,11 @@ from torch import Tensor, nn
 
 from pipeline_lib.models.normalise import Normaliser
 from pipeline_lib.params.reconstruct import Method
-from pipeline_lib.quantization.attach import rounded_to_nearest
-from pipeline_lib.quantization.caches import Caches
+from pipeline_lib.quantization.anatomy import Group
+from pipeline_lib.quantization.caches import Caches, UnitData
 from pipeline_lib.quantization.capture import unit_inputs, unit_outputs
-from pipeline_lib.quantization.dataflow import Group
-from pipeline_lib.quantization.fisher import FisherError, class_gradient
-from pipeline_lib.quantization.step import Loss, RelativeError, UnitData, class_divergence, reconstruction_error
-
-BATCH = 64  # images of a forward pass
+from pipeline_lib.quantization.losses import BATCH, Loss, Unit, loss_of
+from pipeline_lib.quantization.prepare import Prepared, rounded_to_nearest
 
 
 class Batches:
@@ -54,21 +51,22 @@ class Prefix:
     """Goes through the units in order. What one saw becomes what the next sees, if that reads what it writes."""
 
     def __init__(
-        self,
-        reference: nn.Module,
-        quantized: nn.Module,
-        groups: Sequence[Group],
-        chained: Collection[str],
-        batches: Batches,
-        held_out: int,
-        caches: Caches,
+        self, prepared: Prepared, groups: Sequence[Group], batches: Batches, held_out: int, caches: Caches
     ) -> None:
-        self._reference, self._quantized, self._groups, self._chained = reference, quantized, groups, chained
+        """Args:
+        prepared: float and quantized network, on the device; the latter changes as its units are finished.
+        groups: the units.
+        batches: images of the calibration set.
+        held_out: how many of them, the last, nothing is learned from.
+        caches: where what a unit reads and writes is kept.
+        """
+        self._reference, self._quantized, self._groups = prepared.reference, prepared.quantized, groups
+        self._chained = prepared.anatomy.chained
         self._batches, self._held_out, self._caches = batches, held_out, caches
         self._previous: tuple[int, UnitData] | None = None  # number of the unit before, and what it saw
 
-    def advance(self, number: int, method: Method) -> tuple[UnitData, Loss]:
-        """What unit `number` sees, now that all before it are finished, and its loss.
+    def unit_data(self, number: int) -> UnitData:
+        """What unit `number` sees, now that all before it are finished.
 
         No more than four caches are alive at a time: those of the unit before end here.
         """
@@ -92,16 +90,22 @@ class Prefix:
         self._caches.keep([quantized_input, float_input])
         outputs = unit_outputs(joined(self._reference, group), float_input.batches(BATCH))
         data = UnitData(quantized_input, float_input, self._caches.store(images, outputs))
-        loss: Loss = reconstruction_error
-        if number + 1 == len(self._groups) and method.head == "kl":
-            loss = class_divergence
-        elif method.error == "fisher":
-            loss = self._fisher_error(data, group)
-        elif method.error == "relative":
-            trained, _ = data.target.split(self._held_out)
-            loss = RelativeError(torch.cat([RelativeError.power(x) for x in trained.batches(BATCH)]).median())
         self._previous = number, data
-        return data, loss
+        return data
+
+    def loss(self, number: int, data: UnitData, method: Method) -> Loss:
+        """The loss of unit `number`, which sees this data."""
+        group = self._groups[number]
+        unit = Unit(
+            data=data.split(self._held_out)[0],
+            nearest=lambda: rounded_to_nearest(joined(self._quantized, group)),
+            end=group[-1],
+            reference=self._reference,
+            images=self._batches.split(self._held_out)[0],
+            classes=lambda: self._classes,
+            last=number + 1 == len(self._groups),
+        )
+        return loss_of(unit, method)
 
     def whole(self) -> UnitData:
         """What the network sees, and its float logits."""
@@ -117,13 +121,3 @@ class Prefix:
         """Logits of the float network, (n, classes), for the images that are not held out."""
         trained, _ = self._batches.split(self._held_out)
         return torch.cat(list(unit_outputs(self._reference, trained)))
-
-    def _fisher_error(self, data: UnitData, group: Group) -> FisherError:
-        """Made from the unit rounded to nearest, and from images that are not held out."""
-        images, _ = self._batches.split(self._held_out)
-        trained, _ = data.split(self._held_out)
-        unit = rounded_to_nearest(joined(self._quantized, group))
-        alone = unit_outputs(unit, trained.float_input.batches(BATCH))
-        gradient = class_gradient(self._reference, group[-1], images, alone, self._classes)
-        outputs = unit_outputs(unit, trained.quantized_input.batches(BATCH))
-        return FisherError(gradient, zip(outputs, trained.target.batches(BATCH), strict=True))

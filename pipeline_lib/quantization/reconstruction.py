@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from pipeline_lib.artifacts.fingerprints import seed_of
 from pipeline_lib.params.reconstruct import Method, Reconstruct
-from pipeline_lib.quantization.attach import quant_layers, quantizers
-from pipeline_lib.quantization.caches import Feed, choose_batches
-from pipeline_lib.quantization.quantizers import QuantLayer, UniformQuantizer
-from pipeline_lib.quantization.step import Advance, Loss, Step, UnitData, class_divergence, run
+from pipeline_lib.quantization.caches import Feed, UnitData, choose_batches
+from pipeline_lib.quantization.layers import QuantLayer, quant_layers
+from pipeline_lib.quantization.losses import Loss, class_divergence
+from pipeline_lib.quantization.quantizers import State, learnable_quantizers
+from pipeline_lib.quantization.step import CountIterations, Step, run
 from pipeline_lib.quantization.views import ViewFeed
 
 LOSS_IMAGES, LOSS_BATCH = 256, 64
@@ -49,14 +50,27 @@ def unit_loss(unit: nn.Module, data: UnitData, loss: Loss) -> float:
 
 
 def reconstruct_unit(
-    name: str, unit: nn.Module, data: UnitData, loss: Loss, params: Reconstruct, method: Method, advance: Advance
+    name: str,
+    unit: nn.Module,
+    data: UnitData,
+    loss: Loss,
+    params: Reconstruct,
+    method: Method,
+    count: CountIterations,
 ) -> UnitResult:
     """Learn the unit's roundings, steps and biases, then freeze it.
 
-    The unit is a QuantLayer or holds some; the quantizers that its layers read through are learned with them.
+    Args:
+        name: of the unit, from which its seeds derive.
+        unit: a QuantLayer, or a module that holds some; the quantizers they read through are learned with them.
+        data: what it sees; the last `params.held_out` images are measured on alone.
+        loss: that is minimised.
+        params: seed, batch size, images kept back.
+        method: iterations, rates, regulariser.
+        count: is told of each iteration.
     """
     layers = list(quant_layers(unit).values())
-    activations = [q for q in quantizers(unit).values() if isinstance(q, UniformQuantizer) and not q.learned]
+    activations = [q for q in learnable_quantizers(unit) if q.state is not State.FROZEN]
     train, held_out = data.split(params.held_out)
     with_nearest = {layer: layer.nearest() for layer in layers}
     before = [_loss_with(unit, layers, with_nearest, part, loss) for part in (train, held_out)]
@@ -67,9 +81,9 @@ def reconstruct_unit(
             layer.freeze(integers)
     else:
         seed = seed_of("reconstruct", params.seed, name)
-        source = Feed(train.caches, choose_batches(method.iterations, params.batch_size, len(train.target), seed))
-        step = Step(unit, layers, activations, source, method, loss, seed)
-        run(step, advance)
+        feed = Feed(train.caches, choose_batches(method.iterations, params.batch_size, len(train.target), seed))
+        step = Step(unit, layers, activations, feed, method, loss, seed)
+        run(step, count)
         curve = _thinned(step.curve[: int(step.iteration)])
         flipped = _hardened(layers)
     for quantizer in activations:
@@ -86,15 +100,28 @@ def reconstruct_unit(
 
 
 def tune_network(
-    network: nn.Module, reference: nn.Module, data: UnitData, params: Reconstruct, method: Method, advance: Advance
+    network: nn.Module,
+    reference: nn.Module,
+    data: UnitData,
+    params: Reconstruct,
+    method: Method,
+    count: CountIterations,
 ) -> UnitResult:
     """Learn all steps and biases of a network of frozen layers together, by the divergence of the predicted classes.
 
     Its integers move with them, straight through the rounding, if they have a rate. Nothing is dropped. It learns from
     views of the images, new ones in every iteration, and what the reference, the float network, predicts for them.
+
+    Args:
+        network: quantized, its layers frozen.
+        reference: the float network.
+        data: of the whole, see `Prefix.whole`; the last `params.held_out` images are measured on alone.
+        params: seed, batch size, images kept back.
+        method: iterations of the tuning and its rates.
+        count: is told of each iteration.
     """
     layers = list(quant_layers(network).values())
-    activations = [q for q in quantizers(network).values() if isinstance(q, UniformQuantizer)]
+    activations = learnable_quantizers(network)
     train, held_out = data.split(params.held_out)
     before = [unit_loss(network, part, class_divergence) for part in (train, held_out)]
     rates = [name for name in Method.model_fields if name.startswith("learning_rate_")]
@@ -103,9 +130,9 @@ def tune_network(
     tuning = method.model_copy(update=changes)
     seed = seed_of("reconstruct", params.seed, NETWORK)
     choices = choose_batches(tuning.iterations, params.batch_size, len(train.target), seed)
-    source = ViewFeed(train.quantized_input, reference, choices, seed_of("views", params.seed, NETWORK))
-    step = Step(network, layers, activations, source, tuning, class_divergence, seed)
-    run(step, advance)
+    feed = ViewFeed(train.quantized_input, reference, choices, seed_of("views", params.seed, NETWORK))
+    step = Step(network, layers, activations, feed, tuning, class_divergence, seed)
+    run(step, count)
     flipped = _hardened(layers)
     for quantizer in activations:
         quantizer.freeze()
@@ -131,10 +158,10 @@ def _loss_with(
     unit: nn.Module, layers: list[QuantLayer], integers: dict[QuantLayer, Tensor], data: UnitData, loss: Loss
 ) -> float:
     """Loss with these integers; the layers are float again afterwards."""
-    weights = [layer.layer.weight for layer in layers]
+    weights = [layer.weight for layer in layers]
     for layer in layers:
         layer.freeze(integers[layer])
     value = unit_loss(unit, data, loss)
     for layer, weight in zip(layers, weights, strict=True):
-        layer.layer.weight, layer.frozen = weight, False
+        layer.thaw(weight)
     return value

@@ -1,10 +1,8 @@
-"""Quantizers on residual sums. timm adds with an operator, inside of a block, where no module can be put."""
+"""Residual sums. timm adds with an operator, inside of a block, where no module can be put."""
 
-from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -26,9 +24,19 @@ class _Sums(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if func not in (torch.Tensor.add, torch.Tensor.add_) or not isinstance(args[1], Tensor):
+        if func not in (Tensor.add, Tensor.add_) or not isinstance(args[1], Tensor):
             return result
         return self._replace(result) if result.dim() > 2 and args[0].shape == args[1].shape else result
+
+
+def watched_sums(count: Callable[[], None]) -> TorchFunctionMode:
+    """A context in which `count` is called at every residual sum."""
+
+    def unchanged(total: Tensor) -> Tensor:
+        count()
+        return total
+
+    return _Sums(unchanged)
 
 
 class _QuantizedSums(nn.Module):
@@ -43,28 +51,9 @@ class _QuantizedSums(nn.Module):
             return super().forward(*arguments, **options)
 
 
-def quantize_residual_sums(network: nn.Module, batch: Tensor, blocks: Collection[str], bits: int) -> None:
-    """Put a quantizer on every sum that these blocks compute, in place."""
-    counts: Counter[str] = Counter()
-    inside: list[str] = []
-
-    def count(total: Tensor) -> Tensor:
-        counts.update(inside)
-        return total
-
-    handles = [
-        handle
-        for name in blocks
-        for handle in (
-            network.get_submodule(name).register_forward_pre_hook(lambda *_, name=name: inside.append(name)),
-            network.get_submodule(name).register_forward_hook(lambda *_: inside.clear()),
-        )
-    ]
-    with torch.no_grad(), _Sums(count):
-        network(batch)
-    for handle in handles:
-        handle.remove()
-    for name, sums in counts.items():
+def quantize_residual_sums(network: nn.Module, sums: Mapping[str, int], bits: int) -> None:
+    """Put a quantizer on every sum that these blocks compute, in place; `sums` has the number of sums by block."""
+    for name, count in sums.items():
         block = network.get_submodule(name)
-        block.residual_sums = nn.ModuleList(UniformQuantizer(bits, symmetric=False) for _ in range(sums))
+        block.residual_sums = nn.ModuleList(UniformQuantizer(bits, symmetric=False) for _ in range(count))
         block.__class__ = type(f"Quantized{type(block).__name__}", (_QuantizedSums, type(block)), {})

@@ -5,7 +5,6 @@ batches that are put into one place.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -13,42 +12,18 @@ from torch import Tensor, nn
 
 from pipeline_lib.fakequant import mix
 from pipeline_lib.params.reconstruct import Method
-from pipeline_lib.quantization.caches import Cache
-from pipeline_lib.quantization.quantizers import QuantLayer, UniformQuantizer
-from pipeline_lib.quantization.ranges import FAINT, SMALLEST
+from pipeline_lib.quantization.layers import QuantLayer
+from pipeline_lib.quantization.losses import Loss
+from pipeline_lib.quantization.quantizers import LearnableQuantizer, State
 
 BETA_FIRST, BETA_LAST = 20.0, 2.0  # exponent of the rounding regulariser, linear in between
-Advance = Callable[[int], None]  # counts iterations that were done, or on a GPU sent off
-Loss = Callable[[Tensor, Tensor], Tensor]  # of a unit's output and the float unit's
+CountIterations = Callable[[int], None]  # counts iterations that were done, or on a GPU sent off
 
 WINDOW = 500  # iterations that early stopping compares
-EAGER = 3  # iterations before the capture, which make the optimiser's state
+UNCAPTURED = 3  # iterations before the capture, which make the optimiser's state
 
 
-@dataclass(frozen=True)
-class UnitData:
-    """What a unit sees: its input behind the quantized prefix and behind the float one, and its float output."""
-
-    quantized_input: Cache
-    float_input: Cache
-    target: Cache
-
-    @property
-    def caches(self) -> tuple[Cache, Cache, Cache]:
-        """All of them."""
-        return self.quantized_input, self.float_input, self.target
-
-    def split(self, held_out: int) -> tuple["UnitData", "UnitData"]:
-        """All but the last `held_out` images, and those."""
-        kept, held = zip(*(cache.split(held_out) for cache in self.caches), strict=True)
-        return UnitData(*kept), UnitData(*held)
-
-    def first(self, count: int) -> "UnitData":
-        """The first images."""
-        return UnitData(*(cache.first(count) for cache in self.caches))
-
-
-class Source(Protocol):
+class BatchFeed(Protocol):
     """Where batches come from: quantized input, float input and target, always in the same tensors or made of those."""
 
     def load(self, iteration: int) -> None:
@@ -56,35 +31,6 @@ class Source(Protocol):
 
     def batch(self) -> Sequence[Tensor]:
         """The three tensors, without a look at a value on the host."""
-
-
-def reconstruction_error(output: Tensor, target: Tensor) -> Tensor:
-    """Squared error, summed over dimension 1 (channels of a CNN, tokens of a ViT), mean over the rest."""
-    return (output - target).square().sum(1).mean()
-
-
-class RelativeError:
-    """Squared error of each image by the power of its float output: large outputs count no more than others."""
-
-    def __init__(self, median: Tensor) -> None:
-        """Median power of the images, a scalar: an image that has it counts as in `reconstruction_error`."""
-        self.median = median
-
-    @staticmethod
-    def power(target: Tensor) -> Tensor:
-        """Mean square of each image, (n, ...) -> (n,)."""
-        return target.square().mean(tuple(range(1, target.dim())))
-
-    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
-        """As `reconstruction_error`, weighted."""
-        weights = self.median / (self.power(target) + FAINT * self.median).clamp(min=SMALLEST)
-        error = (output - target).square().sum(1)
-        return (error * weights.view(-1, *[1] * (error.dim() - 1))).mean()
-
-
-def class_divergence(output: Tensor, target: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of the classes that logits predict from those that the float network predicts."""
-    return nn.functional.kl_div(output.log_softmax(-1), target.log_softmax(-1), reduction="batchmean", log_target=True)
 
 
 def schedule(iterations: int, warmup: float, rounding_weight: float) -> Tensor:
@@ -105,15 +51,25 @@ class Step:
         self,
         unit: nn.Module,
         layers: Sequence[QuantLayer],
-        activations: Sequence[UniformQuantizer],
-        source: Source,
+        activations: Sequence[LearnableQuantizer],
+        feed: BatchFeed,
         method: Method,
         loss: Loss,
         seed: int,
     ) -> None:
-        """Begin to learn: steps and biases are parameters from now on, and layers that are float yet round softly."""
+        """Begin to learn: steps and biases are parameters from now on, and layers that are float yet round softly.
+
+        Args:
+            unit: what is reconstructed.
+            layers: of the unit, to be learned.
+            activations: quantizers to be learned with them.
+            feed: of batches.
+            method: iterations, rates, regulariser.
+            loss: of the unit's output and its target.
+            seed: of the masks of values that stay float.
+        """
         device, iterations = layers[0].step.device, method.iterations
-        self.unit, self.source, self.loss, self.iterations, self.device = unit, source, loss, iterations, device
+        self.unit, self.feed, self.loss, self.iterations, self.device = unit, feed, loss, iterations, device
         self.keep, self.normalise = 1 - method.drop, method.normalise_loss
         self.early_stop, self.regularised_from = method.early_stop, int(method.warmup * iterations)
         self.schedule = schedule(iterations, method.warmup, method.rounding_weight).to(device)
@@ -121,9 +77,10 @@ class Step:
         self.scale = torch.ones((), device=device)
         self.seeds = seed % (1 << 62) + torch.arange(len(activations) + 1, device=device)
 
-        floating = [layer for layer in layers if not layer.frozen]
+        floating = [layer for layer in layers if layer.state is State.FLOAT]
         roundings = [layer.learn_rounding() for layer in floating]
-        moving = [layer for layer in layers if layer.frozen] if method.learning_rate_integer else []
+        frozen = [layer for layer in layers if layer.state is State.FROZEN]
+        moving = frozen if method.learning_rate_integer else []
         weight_steps, biases = zip(*(layer.learn(method.steps) for layer in layers), strict=True)
         rates = (
             method.learning_rate_rounding,
@@ -155,7 +112,7 @@ class Step:
         self.now.copy_(self.schedule[self.iteration][0])
         for learning_rate, rate in self.decayed:
             learning_rate.copy_(rate * self.cosine)
-        quantized_input, float_input, target = self.source.batch()
+        quantized_input, float_input, target = self.feed.batch()
         mixed = mix(quantized_input, float_input, self.keep, self.seeds[-1])
         loss = self.loss(self.unit(mixed), target)
         if self.normalise:
@@ -180,18 +137,18 @@ class Step:
         return bool(before - last < self.early_stop * before)
 
 
-def run(step: Step, advance: Advance) -> None:
-    """All iterations, or fewer if the loss goes flat; on a GPU replayed from a graph. `advance` counts them."""
-    captured = step.device.type == "cuda" and step.iterations > EAGER
-    eager = EAGER if captured else step.iterations
+def run(step: Step, count: CountIterations) -> None:
+    """All iterations, or fewer if the loss goes flat; on a GPU replayed from a graph. `count` counts them."""
+    captured = step.device.type == "cuda" and step.iterations > UNCAPTURED
+    eager = UNCAPTURED if captured else step.iterations
     stream = torch.cuda.Stream(step.device) if captured else None
     if stream is not None:
         stream.wait_stream(torch.cuda.current_stream(step.device))
     with torch.cuda.stream(stream):
         for i in range(eager):
-            step.source.load(i)
+            step.feed.load(i)
             step()
-            advance(1)
+            count(1)
             if step.is_flat(i + 1):
                 return
     if not captured:
@@ -200,9 +157,9 @@ def run(step: Step, advance: Advance) -> None:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step()
-    for i in range(EAGER, step.iterations):
-        step.source.load(i)
+    for i in range(UNCAPTURED, step.iterations):
+        step.feed.load(i)
         graph.replay()
-        advance(1)
+        count(1)
         if step.is_flat(i + 1):
             return

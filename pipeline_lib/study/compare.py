@@ -33,8 +33,10 @@ RANKED_BY = {  # figure of a cell or its set: whether a good source has it high
 }
 
 
-def compare(folder: Path, study: Study, out: Path) -> dict[str, Any]:
+def compare(folder: Path, study: Study, baseline: str, out: Path) -> dict[str, Any]:
     """Write means.csv, comparisons.csv and ranking.csv from what the cells below `folder` left.
+
+    `baseline` is the source that all others are compared with.
 
     Returns facts for the provenance.
 
@@ -42,7 +44,7 @@ def compare(folder: Path, study: Study, out: Path) -> dict[str, Any]:
         InputError: a source's cells are absent.
     """
     cells, hits = _read(folder, study)
-    comparisons = _comparisons(hits, study)
+    comparisons = _comparisons(hits, study, baseline)
     comparisons["p_adjusted"] = np.nan
     for _, family in comparisons.groupby(comparisons["model"] == ALL):  # pooled ones repeat the single ones
         comparisons.loc[family.index, "p_adjusted"] = false_discovery_control(family["p"])
@@ -69,7 +71,8 @@ def _read(folder: Path, study: Study) -> tuple[pd.DataFrame, AllHits]:
                 sets = pd.read_csv(path / SETS).rename(columns=OF_IMAGES)
                 table = pd.read_csv(path / CELLS).merge(sets, on="replicate")
                 table = table.merge(_unit_figures(pd.read_csv(path / UNITS)), on=["precision", "replicate"])
-                table["judged"] = table[[f"agreement_{judge}" for judge in study.cells.judges]].mean(axis=1)
+                judged = [f"agreement_{judge}" for judge in study.cells.judges]
+                table["judged"] = table[judged].mean(axis=1)  # of no judges: not a number
                 tables.append(table.assign(domain=domain, model=model, source=source))
                 predictions = pd.read_csv(path / PREDICTIONS)
                 for precision in study.cells.precisions:
@@ -100,7 +103,7 @@ def _means(cells: pd.DataFrame) -> pd.DataFrame:
     return groups.mean(numeric_only=True).drop(columns="replicate").join(spread).reset_index()
 
 
-def _comparisons(hits: AllHits, study: Study) -> pd.DataFrame:
+def _comparisons(hits: AllHits, study: Study, baseline: str) -> pd.DataFrame:
     """Every source against the baseline: in each setting, and pooled over models, and over precisions as well."""
     rows = []
     axes, precisions = study.axes, study.cells.precisions
@@ -112,11 +115,9 @@ def _comparisons(hits: AllHits, study: Study) -> pd.DataFrame:
         pools.append((domain, ALL, ALL, single))
     for domain, model, precision, members in pools:
         for source in axes.sources:
-            if source == study.baseline:
+            if source == baseline:
                 continue
-            one, other = (
-                np.concatenate([hits[domain, m, p, name] for m, p in members]) for name in (source, study.baseline)
-            )
+            one, other = (np.concatenate([hits[domain, m, p, name] for m, p in members]) for name in (source, baseline))
             difference = paired_difference(one, other, study.resamples, study.confidence)
             tests = [mcnemar(a, b) for a, b in zip(one, other, strict=True)]
             won, lost = sum(t.won for t in tests), sum(t.lost for t in tests)
@@ -144,6 +145,8 @@ def _ranking(cells: pd.DataFrame) -> pd.DataFrame:
         figures = {"judged": True, **RANKED_BY}
         for figure, high in figures.items():
             known = means[means[figure].notna()]
+            if known.empty:
+                continue
             order = known[figure] if high else -known[figure]
             chosen = known.iloc[int(order.argmax())]
             rows.append(

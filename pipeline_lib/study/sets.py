@@ -23,7 +23,7 @@ from pipeline_lib.params.treatments import Treatment
 
 
 @dataclass(frozen=True)
-class Source:
+class StudySource:
     """Where the images of a cell come from: a recipe, perhaps treated, or a baseline; and for which classifier."""
 
     name: str  # of a recipe, or noise, distilled, real

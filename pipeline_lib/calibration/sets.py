@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,57 @@ IMAGES, SAMPLES, DROPPED = "images.npy", "samples.csv", "dropped.npy"
 SHOWN = 32  # images left out that are kept to be looked at
 
 
-def defect(record: Mapping[str, Any]) -> str:
-    """What is wrong with a sample by its own record; "" if nothing."""
+@dataclass(frozen=True)
+class CalibrationSet:
+    """What a network is calibrated on, or the preview of it."""
+
+    images: Pixels  # uint8 (n, h, w, 3), memory-mapped
+    classes: list[list[int]]  # by image: classes that it is meant to show; none for noise
+    looked_at: int  # images, those that were left out too
+    left_out: int
+
+
+def read_set(folder: Path) -> CalibrationSet:
+    """A calibration set, or a preview.
+
+    Raises:
+        InputError: a file is absent or damaged.
+    """
+    images = read_images(folder / IMAGES)
+    rows = pd.read_csv(folder / SAMPLES, keep_default_na=False, dtype={"classes": str})
+    named = rows.loc[rows["kept"], "classes"]
+    classes = [[int(index) for index in text.split()] for text in named]
+    return CalibrationSet(images, classes, len(rows), int((~rows["kept"]).sum()))
+
+
+def read_images(path: Path) -> Pixels:
+    """The images of a calibration set, memory-mapped.
+
+    Raises:
+        InputError: absent, or not uint8 (n, h, w, 3).
+    """
+    try:
+        images: Pixels = np.load(path, mmap_mode="r")
+    except FileNotFoundError:
+        raise InputError(f"{path}: calibration set not found; `dvc repro` makes it") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not a numpy file ({error}); `dvc checkout` restores it") from None
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        raise InputError(f"{path}: expected uint8 (n, h, w, 3), found {images.dtype} {images.shape}")
+    return images
+
+
+def recorded_reason(record: Mapping[str, Any]) -> str:
+    """Why a sample is left out by its own record; "" if it is not."""
     return str(record.get("defect") or ("duplicate" if record.get("duplicate_of") else ""))
 
 
-def kind(reason: str) -> str:
+def kind_of_reason(reason: str) -> str:
     """A reason without the image that it names: near-duplicates name what they are like."""
     return reason.split(" of ")[0]
 
 
-def row(record: Mapping[str, Any], reason: str, scores: Mapping[str, float]) -> dict[str, Any]:
+def sample_row(record: Mapping[str, Any], reason: str, scores: Mapping[str, float]) -> dict[str, Any]:
     """A row of samples.csv: `reason` is why the image was left out, "" if it was kept."""
     known = {"pixel_deviation": record["pixel_deviation"]} if "pixel_deviation" in record else {}
     return {
@@ -50,7 +91,7 @@ def write_set(out: Path, images: Pixels, rows: Sequence[Mapping[str, Any]], drop
         pd.DataFrame(rows).to_csv(folder / SAMPLES, index=False)
 
 
-def require(out: Path, count: int, found: int) -> None:
+def require_images(out: Path, count: int, found: int) -> None:
     """Stop unless there are as many usable images as were asked for.
 
     Raises:

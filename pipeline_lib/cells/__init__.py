@@ -1,0 +1,1 @@
+"""One cell: quantized on a calibration set, and judged."""

@@ -1,0 +1,32 @@
+"""Evaluate a classifier as it was trained on the labelled images."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline_lib.artifacts.provenance import recorded
+from pipeline_lib.command import run
+from pipeline_lib.evaluation.evaluate_float import evaluate_float
+from pipeline_lib.models.device import resolve_device
+from pipeline_lib.params.base import read
+from pipeline_lib.params.evaluate import Evaluate
+from pipeline_lib.params.runtime import Runtime
+from pipeline_lib.params.task import Task
+from pipeline_lib.prompts.vocabulary import read_vocabulary
+
+PACKAGES = ("torch", "timm", "torchvision", "pillow", "scipy")
+
+
+def main(model: Annotated[str, typer.Argument(help="A folder below `task.classifiers`.")]) -> None:
+    """Write data/evaluation/float-MODEL/."""
+    params, task = read(Evaluate, "evaluate"), read(Task, "task")
+    names = [entry.name for entry in read_vocabulary(Path(task.classes))]
+    classifier, labelled = Path(task.classifiers) / model, Path(task.labelled)
+    device, out = resolve_device(read(Runtime, "runtime")), Path("data/evaluation") / f"float-{model}"
+    with recorded("evaluate", out.name, PACKAGES, [out]) as facts:
+        facts |= evaluate_float(classifier, labelled, names, params, device, out)
+
+
+if __name__ == "__main__":
+    run(main)
