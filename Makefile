@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: repro test quality style
+.PHONY: repro test quality style constraints
 
 # `dvc repro` alone does the same, one stage after the other. A CPU stage computes with one thread, so stages share the
 # cores; `--single-item` keeps two of them from locking the stages that they have in common. $(1) of them make a process,
@@ -40,9 +40,22 @@ style: $(VENV)/requirements-dev.installed
 	ruff check --fix .
 	clang-format -i $(KERNELS)
 
-$(VENV)/%.installed: %.txt requirements.txt requirements-ray.txt | $(VENV)
-	python -m pip install --quiet -r $<
+# constraints.txt holds the versions that were tested; requirements*.txt the ranges that they are from.
+$(VENV)/%.installed: %.txt requirements.txt requirements-ray.txt constraints.txt | $(VENV)
+	python -m pip install --quiet -r $< -c constraints.txt
 	touch $@
+
+# Writes constraints.txt anew: the latest versions within the ranges. `make test` then installs and tests them.
+# A version loses the suffix of its build (2.14.1+cpu), which other machines do not have.
+LATEST := .work/constraints
+constraints:
+	$(PYTHON) -m venv --clear $(LATEST)
+	$(LATEST)/bin/python -m pip install --quiet -r requirements-dev.txt
+	echo '# Written by `make constraints`: the versions that were tested.' > $(LATEST)/constraints.txt
+	$(LATEST)/bin/python -m pip freeze --all --exclude pip > $(LATEST)/freeze
+	sed 's/+.*//' $(LATEST)/freeze >> $(LATEST)/constraints.txt
+	mv $(LATEST)/constraints.txt constraints.txt
+	rm -r $(LATEST)
 
 $(VENV):
 	$(PYTHON) -m venv $(VENV)
