@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -70,10 +69,9 @@ def restore(path: Path, module: nn.Module) -> None:
     for name, layer in quant_layers(module).items():
         packed = state.pop(_join(name, "integers"))
         integers = unpack(packed, layer.weight_bits, tuple(layer.weight.shape))
-        restored = torch.empty_like(layer.integers).copy_(integers)
         layer.step.copy_(state[_join(name, "step")])
         layer.zero_point.copy_(state[_join(name, "zero_point")])
-        layer.freeze(restored)
+        layer.freeze(integers.to(layer.step.device))
     module.load_state_dict(state, strict=False)
     for quantizer in quantizers(module).values():
         quantizer.freeze()

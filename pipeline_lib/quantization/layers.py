@@ -90,10 +90,16 @@ class QuantLayer(nn.Module):
         return ratio.clamp(0, self.qmax).to(torch.uint8)
 
     def freeze(self, integers: Tensor) -> None:
-        """Compute with integers from now on."""
-        self.integers, self.state, self._learning, self._v, self._u = integers, State.FROZEN, None, None, None
+        """Compute with integers from now on.
+
+        They and the weight keep the layout that the layer has: of equal values, another layout may be computed with in
+        another order, and a run that goes on after a kill would then end with other last digits.
+        """
         levels = integers.to(self.step.dtype) - self._per_channel(self.zero_point)
-        self.layer.weight = nn.Parameter(levels * self._per_channel(self.step), requires_grad=False)
+        weight = torch.empty_like(self.weight).copy_(levels * self._per_channel(self.step))
+        self.layer.weight = nn.Parameter(weight, requires_grad=False)
+        self.integers = torch.empty_like(self.integers).copy_(integers)
+        self.state, self._learning, self._v, self._u = State.FROZEN, None, None, None
 
     def thaw(self, weight: Tensor) -> None:
         """Compute with this float weight again."""

@@ -10,7 +10,7 @@ import torch
 
 from pipeline_lib.calibration.distil import distil, statistics_distance
 from pipeline_lib.calibration.filters import score
-from pipeline_lib.calibration.layers import watched
+from pipeline_lib.calibration.layers import summarised_layers
 from pipeline_lib.calibration.sources import noise
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.classifier import load_classifier
@@ -26,7 +26,7 @@ PARAMS = Distil(iterations=12, learning_rate=0.3, batch_size=20, seed=0)
 def distance(pixels: np.ndarray) -> float:
     """Of a batch's statistics from the running ones of the trained network."""
     loaded = load_classifier(TRAINED / "resnet")
-    with torch.no_grad(), watched(loaded.network, statistics_distance, lambda tokens: tokens) as seen:
+    with torch.no_grad(), summarised_layers(loaded.network, statistics_distance, lambda tokens: tokens) as seen:
         loaded.network(Normaliser(loaded.data_config, CPU)(pixels))
     return float(sum(seen.normalised.values()))
 

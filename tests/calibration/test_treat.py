@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from pipeline_lib.artifacts.records import read_json
-from pipeline_lib.calibration.mix import mix
+from pipeline_lib.calibration.mix import mix_images
 from pipeline_lib.calibration.sources import synthetic
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.preprocessing import resize_and_crop
@@ -25,7 +25,7 @@ def parents(record: dict) -> tuple[int, int]:
 
 
 def test_mixup_is_a_convex_combination() -> None:
-    mixed, records = mix("mixup", PIXELS, RECORDS, 0)
+    mixed, records = mix_images("mixup", PIXELS, RECORDS, 0)
     weights = set()
     for i, (image, record) in enumerate(zip(mixed, records, strict=True)):
         one, other = parents(record)
@@ -38,12 +38,12 @@ def test_mixup_is_a_convex_combination() -> None:
         assert np.abs(weight * a + (1 - weight) * b - image.ravel()).max() < 1
         weights.add(round(weight, 2))
     assert len(weights) > 3, "each image has a weight of its own"
-    assert np.array_equal(mix("mixup", PIXELS, RECORDS, 0)[0], mixed)
-    assert not np.array_equal(mix("mixup", PIXELS, RECORDS, 1)[0], mixed)
+    assert np.array_equal(mix_images("mixup", PIXELS, RECORDS, 0)[0], mixed)
+    assert not np.array_equal(mix_images("mixup", PIXELS, RECORDS, 1)[0], mixed)
 
 
 def test_cutmix_puts_a_box_of_the_partner() -> None:
-    mixed, records = mix("cutmix", PIXELS, RECORDS, 0)
+    mixed, records = mix_images("cutmix", PIXELS, RECORDS, 0)
     areas = []
     for image, record in zip(mixed, records, strict=True):
         one, other = parents(record)
@@ -54,7 +54,7 @@ def test_cutmix_puts_a_box_of_the_partner() -> None:
         assert foreign.sum() == len(rows) * len(columns), "a box"
     assert max(areas) > 0.1
     with pytest.raises(InputError, match="mixing takes two"):
-        mix("cutmix", PIXELS[:1], RECORDS[:1], 0)
+        mix_images("cutmix", PIXELS[:1], RECORDS[:1], 0)
 
 
 def test_treated_sets_through_the_stage(

@@ -5,7 +5,7 @@ import pytest
 
 from pipeline_lib.evaluation.calibration_set import class_facts, named_accuracy, set_facts
 from pipeline_lib.evaluation.distances import diversity, kernel_distance, manifold_metrics
-from pipeline_lib.evaluation.features import Seen, look
+from pipeline_lib.evaluation.features import Responses, responses
 from pipeline_lib.models.classifier import load_classifier
 from pipeline_lib.models.normalise import Normaliser
 from tests.conftest import ROOT
@@ -41,7 +41,7 @@ def test_diversity_counts_distinct_images() -> None:
 
 def test_recognition() -> None:
     ranking = np.array([[0, 1, 2], [0, 1, 2], [2, 1, 0], [1, 0, 2]] * 2)
-    seen, labelled = Seen(normal(8, 0), ranking), Seen(normal(9, 1), ranking)
+    seen, labelled = Responses(normal(8, 0), ranking), Responses(normal(9, 1), ranking)
     facts = set_facts(seen, [(0,), (0, 2), (0,), (1, 0)] * 2, labelled)
     assert facts["recognised"] == 100 * (1 + 0.5 + 0 + 1) / 4
     assert set_facts(seen, [()] * 8, labelled)["recognised"] is None
@@ -53,15 +53,15 @@ def test_classes_are_compared_with_their_own() -> None:
     features = np.concatenate([normal(20, 0), normal(20, 1, shift=5)])
     labels = np.repeat([0, 1], 20)
     ranking = np.stack([labels, 1 - labels], 1)
-    labelled = Seen(np.concatenate([normal(30, 2), normal(30, 3, shift=5)]), np.zeros((60, 2), np.int64))
+    labelled = Responses(np.concatenate([normal(30, 2), normal(30, 3, shift=5)]), np.zeros((60, 2), np.int64))
     of_labels = np.repeat([0, 1], 30)
-    right = class_facts(Seen(features, ranking), [(c,) for c in labels], labelled, of_labels)
-    wrong = class_facts(Seen(features, ranking), [(1 - c,) for c in labels], labelled, of_labels)
+    right = class_facts(Responses(features, ranking), [(c,) for c in labels], labelled, of_labels)
+    wrong = class_facts(Responses(features, ranking), [(1 - c,) for c in labels], labelled, of_labels)
     assert [right[c]["recognised"] for c in (0, 1)] == [100, 100]
     assert [wrong[c]["recognised"] for c in (0, 1)] == [0, 0]
     for c in (0, 1):
         assert abs(right[c]["kernel_distance"]) < 0.01 * wrong[c]["kernel_distance"]
-    assert class_facts(Seen(features, ranking), [()] * 40, labelled, of_labels) == {}
+    assert class_facts(Responses(features, ranking), [()] * 40, labelled, of_labels) == {}
 
 
 @pytest.mark.parametrize("model", ["resnet", "mobilenet", "vit"])
@@ -69,7 +69,7 @@ def test_features_are_what_the_head_reads(model: str) -> None:
     classifier = load_classifier(ROOT / "data/fashion/classifiers/scenes" / model)
     pixels = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
     normalise = Normaliser(classifier.data_config, classifier.network.parameters().__next__().device)
-    seen = look(classifier.network, [pixels[:4], pixels[4:]], normalise)
+    seen = responses(classifier.network, [pixels[:4], pixels[4:]], normalise)
     logits = classifier.network(normalise(pixels))
     assert np.array_equal(seen.ranking, logits.argsort(1, descending=True).numpy())
     assert seen.features.shape[0] == 6

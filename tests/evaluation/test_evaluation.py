@@ -13,7 +13,7 @@ from torch import nn
 
 from pipeline_lib.evaluation.gap import unit_losses
 from pipeline_lib.evaluation.labelled import labelled_images
-from pipeline_lib.evaluation.metrics import summarise
+from pipeline_lib.evaluation.metrics import accuracy_metrics
 from pipeline_lib.models.normalise import Normaliser
 from pipeline_lib.models.preprocessing import resize_and_crop
 
@@ -21,7 +21,7 @@ from pipeline_lib.models.preprocessing import resize_and_crop
 def test_metrics() -> None:
     labels = np.array([0, 0, 1, 1, 2])
     top5 = np.array([[0, 1], [1, 0], [1, 0], [1, 2], [0, 1]])
-    summary = summarise(labels, top5, ["a", "b", "c"], 0.95, np.array([0, 1, 1, 0, 0]))
+    summary = accuracy_metrics(labels, top5, ["a", "b", "c"], 0.95, np.array([0, 1, 1, 0, 0]))
     assert summary["top1"] == 60
     assert summary["top5"] == 80
     assert summary["agreement"] == 80
@@ -34,7 +34,7 @@ def test_interval_covers_at_its_confidence() -> None:
     for hits in range(n + 1):
         labels = np.zeros(n, int)
         top5 = np.array([[0]] * hits + [[1]] * (n - hits))
-        summary = summarise(labels, top5, ["a", "b"], 0.95)
+        summary = accuracy_metrics(labels, top5, ["a", "b"], 0.95)
         if summary["top1_low"] <= 100 * p <= summary["top1_high"]:
             covered += binom.pmf(hits, n, p)
     assert 0.93 < covered < 0.97

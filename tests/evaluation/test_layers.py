@@ -1,6 +1,6 @@
 """What evaluation says of single layers, and the images that quantization turned, against known answers."""
 
-import copy
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -13,59 +13,60 @@ from pipeline_lib.evaluation.flipped import COUNT, flipped
 from pipeline_lib.evaluation.histograms import BINS, histograms
 from pipeline_lib.evaluation.networks import float_twin
 from pipeline_lib.evaluation.sensitivity import sensitivity
-from pipeline_lib.params.everything import read_everything
+from pipeline_lib.params.everything import read_preset
 from pipeline_lib.params.reconstruct import Precision
-from pipeline_lib.quantization.attach import attach, fold, make_scheme, quant_layers
-from pipeline_lib.quantization.dataflow import layers, observe
-from pipeline_lib.quantization.initialise import layer_norm_readers, search_ranges
-from tests.conftest import CLASSIFIERS, ROOT
+from pipeline_lib.quantization.families import family_of
+from pipeline_lib.quantization.initialise import search_ranges
+from pipeline_lib.quantization.layers import quant_layers
+from pipeline_lib.quantization.prepare import Prepared, prepare
+from pipeline_lib.quantization.scheme import make_scheme
+from tests.conftest import CLASSIFIERS
 
-PRESET = read_everything(ROOT / "pipeline_lib/presets/default.yaml")
-METHODS = {family: PRESET.methods[getattr(PRESET.reconstruct, family)] for family in ("cnn", "vit")}
-Quantized = tuple[nn.Module, nn.Module, torch.Tensor, list[str], torch.Tensor]
+PRESET = read_preset("default")
 
 
-def quantized(model: str, bits: int, *, ranges: bool = True) -> Quantized:
-    """The float network, folded; it rounded to nearest; a blank batch; its layers; images."""
+def quantized(model: str, bits: int, *, ranges: bool = True) -> tuple[Prepared, torch.Tensor]:
+    """A network rounded to nearest, with the float one, and images."""
     name, arguments, size = CLASSIFIERS[model]
     torch.manual_seed(0)
-    reference = timm.create_model(name, num_classes=10, **arguments).eval().requires_grad_(False)
-    for module in reference.modules():
+    built = timm.create_model(name, num_classes=10, **arguments).eval().requires_grad_(False)
+    for module in built.modules():
         if isinstance(module, nn.LayerNorm):
             module.weight.data.uniform_(0.2, 5)
             module.bias.data.normal_()
         if isinstance(module, nn.BatchNorm2d):
             module.weight.data.uniform_(0.6, 1.2)  # timm begins the last of each block with 0
     with torch.no_grad():
-        reference.get_classifier().weight.normal_(0, 0.5)  # timm's are so small that all classes are alike
+        built.get_classifier().weight.normal_(0, 0.5)  # timm's are so small that all classes are alike
     images = torch.randn(6, 3, size, size)
-    blank = fold(reference, (3, size, size))
-    calls = observe(reference, blank)
-    precision = Precision(weight_bits=bits, activation_bits=bits, cnn_policy="all", vit_policy="all")
-    network = copy.deepcopy(reference)
-    attach(network, blank, make_scheme(network, blank, precision, "log-sqrt2", METHODS))
+    precision = Precision(weight_bits=bits, activation_bits=bits, policies={"cnn": "all", "vit": "all"})
+    method = family_of(built).choose_method(PRESET.reconstruct, PRESET.methods)
+    scheme = partial(make_scheme, precision=precision, softmax="log-sqrt2", method=method)
+    prepared = prepare(built, (3, size, size), scheme)
     if ranges:
-        search_ranges(network, [images], layer_norm_readers(calls), "lp")
-        for layer in quant_layers(network).values():
+        search_ranges(prepared.quantized, [images], prepared.anatomy.norm_readers, "lp")
+        for layer in quant_layers(prepared.quantized).values():
             layer.freeze(layer.nearest())
-    return reference, network, blank, layers(calls), images
+    return prepared, images
 
 
 @pytest.mark.parametrize("model", CLASSIFIERS)
 def test_the_twin_is_the_float_network_and_the_quantized_one_is_not(model: str) -> None:
-    reference, network, blank, _, images = quantized(model, 2)
+    prepared, images = quantized(model, 2)
+    reference, network = prepared.reference, prepared.quantized
     expected = reference(images)
     tolerance = 1e-5 * expected.abs().max().item()
-    assert torch.allclose(float_twin(reference, network, blank)(images), expected, rtol=0, atol=tolerance)
+    assert torch.allclose(float_twin(prepared)(images), expected, rtol=0, atol=tolerance)
     assert not torch.allclose(network(images), expected, rtol=0, atol=1e3 * tolerance)
 
 
 def test_the_twin_of_a_norm_with_dead_channels_is_finite() -> None:
-    reference, network, blank, _, images = quantized("vit", 4)
+    prepared, images = quantized("vit", 4)
+    reference, network = prepared.reference, prepared.quantized
     for net in (reference, network):
         net.blocks[0].norm1.weight[3] = 0
     network.blocks[0].norm1.bias[3] = 7.0  # whatever the reparameterisation made of it
-    twin = float_twin(reference, network, blank)
+    twin = float_twin(prepared)
     assert torch.allclose(twin(images), reference(images), rtol=0, atol=1e-4)
 
 
@@ -73,8 +74,9 @@ def test_the_twin_of_a_norm_with_dead_channels_is_finite() -> None:
 def test_a_layer_at_more_bits_diverges_less(model: str) -> None:
     tables = {}
     for bits in (2, 8):
-        reference, network, blank, names, images = quantized(model, bits)
-        twin, before = float_twin(reference, network, blank), network(images)
+        prepared, images = quantized(model, bits)
+        network, names = prepared.quantized, prepared.anatomy.layers
+        twin, before = float_twin(prepared), network(images)
         plain = twin(images)
         tables[bits] = sensitivity(twin, network, names, images.split(4))
         assert torch.equal(twin(images), plain) and torch.equal(network(images), before), "both are as they were"
@@ -85,11 +87,13 @@ def test_a_layer_at_more_bits_diverges_less(model: str) -> None:
 
 
 def test_sensitivity_is_the_divergence_of_that_layer_alone() -> None:
-    reference, network, blank, names, images = quantized("resnet", 2)
-    table = sensitivity(float_twin(reference, network, blank), network, names, [images])
+    prepared, images = quantized("resnet", 2)
+    network, names = prepared.quantized, prepared.anatomy.layers
+    table = sensitivity(float_twin(prepared), network, names, [images])
     name = "layer2.0.conv1"  # whose input downsample.0 reads through the same quantizer: there it stays float
     layer = network.get_submodule(name)
     assert layer.input_quantizer is network.get_submodule("layer2.0.downsample.0").input_quantizer
+    reference = prepared.reference
     p = reference(images).double().softmax(1)
     reference.set_submodule(name, layer)
     q = reference(images).double().softmax(1)
@@ -99,15 +103,17 @@ def test_sensitivity_is_the_divergence_of_that_layer_alone() -> None:
 
 @pytest.mark.parametrize("model", CLASSIFIERS)
 def test_nothing_quantized_is_no_divergence(model: str) -> None:
-    reference, network, blank, names, images = quantized(model, 2, ranges=False)
-    table = sensitivity(float_twin(reference, network, blank), network, names, [images])
+    prepared, images = quantized(model, 2, ranges=False)
+    network, names = prepared.quantized, prepared.anatomy.layers
+    table = sensitivity(float_twin(prepared), network, names, [images])
     assert table["divergence"].tolist() == [0] * len(names)
 
 
 @pytest.mark.parametrize("model", CLASSIFIERS)
 def test_histograms_count_every_value_between_its_extremes(model: str) -> None:
-    reference, network, blank, names, images = quantized(model, 4)
-    twin = float_twin(reference, network, blank)
+    prepared, images = quantized(model, 4)
+    network, names = prepared.quantized, prepared.anatomy.layers
+    twin = float_twin(prepared)
     found = histograms(twin, network, names, images)
     assert list(found) == names
     for name in names:
@@ -124,8 +130,9 @@ def test_histograms_count_every_value_between_its_extremes(model: str) -> None:
 @pytest.mark.parametrize("model", CLASSIFIERS)
 def test_clip_lines_are_the_ends_of_the_quantizers_grid(model: str) -> None:
     """Values far beyond the grid come out at its ends."""
-    reference, network, blank, names, images = quantized(model, 4)
-    found = histograms(float_twin(reference, network, blank), network, names, images)
+    prepared, images = quantized(model, 4)
+    network, names = prepared.quantized, prepared.anatomy.layers
+    found = histograms(float_twin(prepared), network, names, images)
     for name in names:
         layer = network.get_submodule(name)
         ends = layer.input_quantizer(torch.tensor([-1e6, 1e6])).tolist()

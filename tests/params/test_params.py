@@ -7,12 +7,10 @@ import yaml
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.params.base import read
-from pipeline_lib.params.everything import read_everything
-from pipeline_lib.params.prompts import Recipe
+from pipeline_lib.params.everything import preset, preset_names, read_everything, read_preset
+from pipeline_lib.params.reconstruct import Method
 from pipeline_lib.params.synthesize import Synthesize
 from tests.conftest import ROOT, edit_params
-
-PRESETS = ROOT / "pipeline_lib/presets"
 
 
 @pytest.fixture
@@ -22,22 +20,29 @@ def path(tmp_path: Path) -> Path:
     return copy
 
 
-@pytest.mark.parametrize("preset", sorted(PRESETS.glob("*.yaml")), ids=lambda p: p.stem)
-def test_presets_are_valid(preset: Path) -> None:
-    read_everything(preset)
+@pytest.mark.parametrize("name", preset_names())
+def test_presets_are_valid_and_commented(name: str, path: Path) -> None:
+    text = preset(name)
+    path.write_text(text)
+    assert read_everything(path) == read_preset(name)
+    assert f"# Preset `{name}`" in text
+    assert "# of the rounding regulariser" in text
+
+
+def test_numbers_are_those_of_yaml_1_2_as_dvc_writes_them(path: Path) -> None:
+    path.write_text(path.read_text().replace("learning_rate_bias: 2.0e-3", "learning_rate_bias: 1e-5"))
+    assert read(Method, "methods.tuned", path).learning_rate_bias == 1e-5
 
 
 def test_the_study_quantizes_as_the_default_does() -> None:
-    default, study = (yaml.safe_load((PRESETS / f"{name}.yaml").read_text()) for name in ("default", "study"))
-    for params in (default, study):
-        del params["axes"], params["study"]["axes"], params["reconstruct"]["held_out"], params["evaluate"]["fraction"]
-        for recipe in params["prompts"].values():
-            del recipe["count"]
-    assert study == default
+    default, study = read_preset("default"), read_preset("study")
+    assert study.methods == default.methods and study.precisions == default.precisions
+    assert study.synthesize == default.synthesize
+    assert study.reconstruct.model_copy(update={"held_out": default.reconstruct.held_out}) == default.reconstruct
 
 
 def test_params_file_is_the_default_preset() -> None:
-    assert (ROOT / "params.yaml").read_text() == (PRESETS / "default.yaml").read_text()
+    assert (ROOT / "params.yaml").read_text() == preset("default")
 
 
 @pytest.mark.parametrize(
@@ -47,16 +52,21 @@ def test_params_file_is_the_default_preset() -> None:
         ("synthesize.steps", "12", "`synthesize.steps` is '12'"),
         ("synthesize.steps", 0, "greater than or equal to 1"),
         ("synthesize.dtype", "float64", "'float32', 'float16' or 'bfloat16'"),
-        ("prompts.mixup.classes_per_prompt", 1, "mixup 2 or more"),
+        ("prompts.mixup.classes_per_prompt", 1, "`prompts.mixup.classes_per_prompt` is 1; input should be greater"),
+        ("prompts.single.pairs", "similar", "unknown key `prompts.single.pairs`"),
+        ("prompts.single.strategy", "double", "`prompts.single.strategy` is 'double'; expected one of 'single'"),
+        ("prompts.mixup", {"reads": "x", "count": 1}, "missing key `prompts.mixup.strategy`"),
+        ("prompts.mixup", {"strategy": "mixup", "reads": "x"}, "missing key `prompts.mixup.count`"),
+        ("reconstruct.methods", {"cnn": "adaround"}, "reconstruct.methods names adaround, absent from `methods`"),
         ("prompts.single.templates", ["no place"], "exactly one {}"),
         ("precisions.w2a4.weight_bits", 1, "greater than or equal to 2"),
-        ("axes.sources", ["noise"], "sources must be recipes, noise, distilled, real"),
+        ("axes.sources", ["nois"], "sources names nois; expected recipes, noise, distilled"),
         ("axes.precisions", ["w9a9"], "axes.precisions names w9a9"),
         ("treatments.filtered.energy", 1.0, "less than 1"),
         ("treatments.filtered.mix", "blend", "'none', 'mixup' or 'cutmix'"),
         ("axes.treatments", ["sharpened"], "axes.treatments names sharpened, absent from `treatments`"),
         ("study.axes.recipes", ["mixup3"], "names mixup3, absent from `axes.recipes`"),
-        ("study.axes.comparison", ["comparison"], "baseline is 'single'"),
+        ("study.axes.against", ["single"], "against names sources; expected some of none"),
         ("study.cells.images", 800, "more than the 768 of a block"),
         ("distil.batch_size", 1, "greater than or equal to 2"),
         ("runtime.device", "tpu", "'auto', 'cpu' or 'cuda'"),
@@ -78,7 +88,7 @@ def test_missing_key_section_and_file(path: Path) -> None:
     with pytest.raises(InputError, match=r"missing key `synthesize.steps`"):
         read(Synthesize, "synthesize", path)
     with pytest.raises(InputError, match=r"no key `prompts.triple`; there is .*single"):
-        read(Recipe, "prompts.triple", path)
+        read(Synthesize, "prompts.triple", path)
     with pytest.raises(InputError, match="preset default"):
         read(Synthesize, "synthesize", path.with_name("absent.yaml"))
     path.write_text("a: [1")

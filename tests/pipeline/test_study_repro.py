@@ -21,25 +21,25 @@ def clone(finished: Path, tmp_path: Path) -> Path:
     (world / "real").mkdir()
     shutil.copy(clone / "world/real.tar", world / "real/scenes.tar")
     axes = {"recipes": ["mixup"], "baselines": ["noise"], "domains": ["scenes"], "models": ["resnet"]}
-    cells = {"replicates": 2, "images": 8, "block": 9, "judges": ["mixup", "mixup"], "judge_images": 6, "compared": 30}
+    cells = {"replicates": 2, "images": 8, "block": 9, "judges": ["mixup"], "judge_images": 6, "compared": 30}
     sizes = {"reconstruct.held_out": 2, "reconstruct.range_images": 4, "reconstruct.batch_size": 3}
     edit_params(
         clone / "params.yaml",
         **{f"study.axes.{name}": values for name, values in axes.items()},
         **{f"study.cells.{name}": value for name, value in cells.items()},
-        **{"study.world": "domains", "study.baseline": "noise", "study.axes.comparison": ["comparison"]},
+        **{"study.world": "domains", "study.axes.against": ["noise"]},
         **sizes,
     )
     return clone
 
 
 def test_only_what_changed_runs_again(clone: Path) -> None:
-    assert STUDY | {"compare@comparison"} <= repro(clone)
-    comparisons = pd.read_csv(clone / "data/comparison/comparisons.csv")
+    assert STUDY | {"compare@noise"} <= repro(clone)
+    comparisons = pd.read_csv(clone / "data/comparison/noise/comparisons.csv")
     assert set(comparisons["source"]) == {"mixup"}
     assert set(comparisons["precision"]) == {"w4a4", "w2a4", "all"}
     assert repro(clone) == set()
     edit_params(clone / "params.yaml", **{"study.resamples": 500})
-    assert repro(clone) == {"compare@comparison"}
+    assert repro(clone) == {"compare@noise"}
     edit_params(clone / "params.yaml", **{"study.cells.compared": 20})
-    assert repro(clone) == STUDY | {"compare@comparison"}
+    assert repro(clone) == STUDY | {"compare@noise"}

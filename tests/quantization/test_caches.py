@@ -11,13 +11,10 @@ import pytest
 import torch
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.params.base import read
-from pipeline_lib.params.reconstruct import Reconstruct
 from pipeline_lib.quantization.caches import GIB, Caches, Feed
-from pipeline_lib.quantization.quantize import quantize
 from tests.conftest import ROOT, edit_params
 from tests.fakequant.samples import needs_cuda
-from tests.quantization.test_quantization import W2A4, methods
+from tests.quantization.test_quantization import methods, run
 
 CPU = torch.device("cpu")
 
@@ -63,12 +60,10 @@ def test_a_full_disk_is_an_error_that_says_what_to_do() -> None:
 @needs_cuda
 def test_on_a_gpu_bytes_do_not_depend_on_the_budget_either(workspace: Path) -> None:
     """What is on the device is captured in a graph, what is in files comes through pinned buffers."""
-    classifier, params = Path("world/classifiers/resnet"), read(Reconstruct, "reconstruct")
     np.save("images.npy", np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), dtype=np.uint8))
     written = []
     for gib in (1.0, 0.0):
-        out = Path(f"out-{gib}")
-        quantize(Path("images.npy"), classifier, W2A4, params, methods(8), torch.device("cuda"), gib, out)
+        out = run(Path("images.npy"), "resnet", Path(f"out-{gib}"), methods(8), device="cuda", cache_gib=gib)
         written.append({path.name: path.read_bytes() for path in out.iterdir()})
     assert written[0] == written[1]
 

@@ -58,7 +58,7 @@ def test_images_kept_back_do_not_change_what_is_learned(
 ) -> None:
     """The last eight images are replaced."""
     how: dict[str, Method] = {
-        family: method.model_copy(update={"iterations": 3, **loss}) for family, method in METHODS.items()
+        name: method.model_copy(update={"iterations": 3, **loss}) for name, method in METHODS.items()
     }
     images = np.load(calibration["vit"])
     images[-8:] = 255 - images[-8:]
@@ -70,7 +70,7 @@ def test_images_kept_back_do_not_change_what_is_learned(
 
 def test_losses_are_relative_to_nearest(calibration: dict[str, Path], workspace: Path) -> None:
     changes = {"iterations": 3, "tune_iterations": 0, "error": "fisher", "head": "squared"}
-    how = {"vit": METHODS["vit"].model_copy(update=changes)}
+    how = {"tuned-vit": METHODS["tuned-vit"].model_copy(update=changes)}
     blocks = pd.read_csv(run(calibration["vit"], "vit", Path("out"), how) / "blocks.csv")
     assert blocks.loss_before.to_numpy() == pytest.approx(1, rel=1e-3)
     assert (blocks.loss_after != blocks.loss_before).all()

@@ -16,11 +16,10 @@ from pipeline_lib.models.card import resolve_data_config
 from pipeline_lib.models.classifier import load_classifier
 from pipeline_lib.models.normalise import Normaliser
 from pipeline_lib.models.preprocessing import Pixels, resize_and_crop
-from pipeline_lib.params.everything import read_everything
+from pipeline_lib.params.everything import read_preset
 from pipeline_lib.params.reconstruct import Precision
 from pipeline_lib.quantization.checkpoint import load_quantized
-from pipeline_lib.quantization.quantize import quantize
-from tests.conftest import ROOT
+from pipeline_lib.quantization.quantize import Quantization, quantize
 
 # scikit-image's micrographs are no photographs. On one of them, `ihc`, W8A8 takes the float network's second choice,
 # whose logit is 0.17 below.
@@ -32,7 +31,7 @@ MODEL = Path("efficientnet-lite0")
 
 
 def precision(weights: int, activations: int) -> Precision:
-    return Precision(weight_bits=weights, activation_bits=activations, cnn_policy="brecq", vit_policy="vit")
+    return Precision(weight_bits=weights, activation_bits=activations)
 
 
 def photograph(name: str) -> Image.Image:
@@ -88,11 +87,11 @@ def signal_to_noise(reference: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def run(calibration: Path, bits: Precision, held_out: int, **changes: int) -> Path:
-    preset = read_everything(ROOT / "pipeline_lib/presets/default.yaml")
-    method = preset.methods[preset.reconstruct.cnn].model_copy(update=changes)
+    preset = read_preset("default")
+    methods = {"tuned": preset.methods["tuned"].model_copy(update=changes)}
     params = preset.reconstruct.model_copy(update={"held_out": held_out, "batch_size": 16})
     out = Path(f"w{bits.weight_bits}a{bits.activation_bits}")
-    quantize(calibration, MODEL, bits, params, {"cnn": method, "vit": method}, CPU, 4.0, out)
+    quantize(calibration, MODEL, Quantization(bits, params, methods, CPU, 4.0), out)
     return out
 
 

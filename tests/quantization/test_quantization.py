@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -20,22 +21,25 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.fakequant import reference_only
 from pipeline_lib.models.card import Card
 from pipeline_lib.models.classifier import load_classifier
-from pipeline_lib.models.units import reconstruction_units
 from pipeline_lib.params.base import read
-from pipeline_lib.params.everything import read_everything
-from pipeline_lib.params.reconstruct import Method, Override, Precision, Reconstruct
+from pipeline_lib.params.everything import read_preset
+from pipeline_lib.params.reconstruct import Method, Override, Precision, Reconstruct, Softmax
 from pipeline_lib.quantization import step
-from pipeline_lib.quantization.attach import attach, fold, make_scheme, quant_layers, quantizers
-from pipeline_lib.quantization.checkpoint import describe, load_quantized
-from pipeline_lib.quantization.dataflow import grouped, layers, observe
-from pipeline_lib.quantization.initialise import layer_norm_readers, search_ranges
+from pipeline_lib.quantization.anatomy import Anatomy
+from pipeline_lib.quantization.checkpoint import checkpoint_description, load_quantized, restore, save_state
+from pipeline_lib.quantization.families import family_of
+from pipeline_lib.quantization.initialise import search_ranges
+from pipeline_lib.quantization.layers import QuantLayer, quant_layers
+from pipeline_lib.quantization.losses import class_divergence
 from pipeline_lib.quantization.packing import pack, unpack
 from pipeline_lib.quantization.policies import Bits
-from pipeline_lib.quantization.quantize import quantize
-from pipeline_lib.quantization.quantizers import LogSqrt2Quantizer, QuantLayer, UniformQuantizer
-from pipeline_lib.quantization.ranges import PERCENTILES, search_asymmetric, search_symmetric
-from pipeline_lib.quantization.step import class_divergence
-from tests.conftest import ROOT, make_classifier
+from pipeline_lib.quantization.prepare import Prepared, prepare
+from pipeline_lib.quantization.quantize import Quantization, quantize
+from pipeline_lib.quantization.quantizers import LogSqrt2Quantizer, State, UniformQuantizer, quantizers
+from pipeline_lib.quantization.ranges import PERCENTILES, SAMPLE, ActivationSample, search_asymmetric, search_symmetric
+from pipeline_lib.quantization.scheme import make_scheme
+from tests.conftest import make_classifier
+from tests.fakequant.samples import needs_cuda
 
 SMALL_VIT = {"img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
 SMALL_SWIN = {"img_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": 16, "depths": (2, 2), "num_heads": (2, 4)}
@@ -67,15 +71,35 @@ BLOCKS = {  # by the start of timm's name: what the literature reconstructs as o
     "deit": r"blocks\.\d+",
     "swin": r"layers\.\d+\.blocks\.\d+",
 }
-W2A4 = Precision(weight_bits=2, activation_bits=4, cnn_policy="brecq", vit_policy="vit")
+W2A4 = Precision(weight_bits=2, activation_bits=4)
 
-PRESET = read_everything(ROOT / "pipeline_lib/presets/default.yaml")
-METHODS = {family: PRESET.methods[getattr(PRESET.reconstruct, family)] for family in ("cnn", "vit")}
+PRESET = read_preset("default")
+METHODS = {name: PRESET.methods[name] for name in ("tuned", "tuned-vit")}
 
 
 def methods(iterations: int) -> dict[str, Method]:
     changes = {"iterations": iterations, "tune_iterations": iterations}
-    return {family: method.model_copy(update=changes) for family, method in METHODS.items()}
+    return {name: method.model_copy(update=changes) for name, method in METHODS.items()}
+
+
+def both(method: Method) -> dict[str, Method]:
+    """The method for networks of every family."""
+    return dict.fromkeys(METHODS, method)
+
+
+def ready(built: nn.Module, size: torch.Size, precision: Precision = W2A4, softmax: Softmax = "log-sqrt2") -> Prepared:
+    method = family_of(built).choose_method(PRESET.reconstruct, METHODS)
+    scheme = partial(make_scheme, precision=precision, softmax=softmax, method=method)
+    return prepare(built, size, scheme)
+
+
+def anatomy(built: nn.Module, x: torch.Tensor) -> Anatomy:
+    return ready(built, x.shape[1:]).anatomy
+
+
+def switch_off(network: nn.Module) -> None:
+    for quantizer in quantizers(network).values():
+        quantizer.state = State.FLOAT
 
 
 def network(family: str) -> tuple[nn.Module, torch.Tensor]:
@@ -98,15 +122,12 @@ def network(family: str) -> tuple[nn.Module, torch.Tensor]:
 def test_folded_and_attached_but_off_is_the_float_network(family: str) -> None:
     built, x = network(family)
     expected = built(x)
-    blank = fold(built, tuple(x.shape[1:]))
-    assert not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in built.modules())
-    assert torch.allclose(built(x), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
-    names = layers(observe(built, blank))
-    convolutions = {n for n, m in built.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
-    assert set(names) == convolutions
-    attach(built, blank, make_scheme(built, blank, W2A4, "log-sqrt2", METHODS))
-    assert set(quant_layers(built)) == convolutions
-    assert torch.allclose(built(x), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+    prepared = ready(built, x.shape[1:])
+    assert not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in prepared.reference.modules())
+    convolutions = {n for n, m in prepared.reference.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+    assert set(prepared.anatomy.layers) == set(quant_layers(prepared.quantized)) == convolutions
+    for network_ in (prepared.reference, prepared.quantized):
+        assert torch.allclose(network_(x), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
 
 
 ATTENTIONS = {"vit": "blocks.{}.attn", "deit-distilled": "blocks.{}.attn", "swin": "layers.{0}.blocks.{0}.attn"}
@@ -115,10 +136,9 @@ ATTENTIONS = {"vit": "blocks.{}.attn", "deit-distilled": "blocks.{}.attn", "swin
 @pytest.mark.parametrize(("family", "name"), ATTENTIONS.items())
 def test_attention_products_are_in_the_bit_map(family: str, name: str) -> None:
     built, x = network(family)
-    blank = fold(built, tuple(x.shape[1:]))
-    scheme = make_scheme(built, blank, W2A4, "log-sqrt2", METHODS)
-    attach(built, blank, scheme)
-    description = describe(built, Card(timm=family, num_classes=10), {}, scheme)
+    prepared = ready(built, x.shape[1:])
+    scheme = prepared.scheme
+    description = checkpoint_description(prepared.quantized, Card(timm=family, num_classes=10), {}, scheme)
     for block in (0, 1):
         for operand in ("q", "k", "v", "softmax"):
             assert description["activations"][f"{name.format(block)}.{operand}_quantizer"]["bits"] == 4
@@ -128,8 +148,21 @@ def test_attention_products_are_in_the_bit_map(family: str, name: str) -> None:
 
 def test_a_network_whose_layers_are_not_called_is_refused() -> None:
     built = timm.create_model("swinv2_tiny_window8_256", img_size=32, window_size=4, embed_dim=12, depths=(1, 1, 1, 1))
-    with pytest.raises(InputError, match=r"attn\.qkv .* not called"):
-        make_scheme(built, torch.zeros(1, 3, 32, 32), W2A4, "uniform", METHODS)
+    with pytest.raises(InputError, match="attention of kind WindowAttention cannot be quantized yet"):
+        ready(built.eval(), torch.Size((3, 32, 32)))
+
+
+def test_a_layer_that_is_not_called_as_a_module_is_refused() -> None:
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 3), nn.Linear(4, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.linear(self.first(x).mean((2, 3)), self.second.weight, self.second.bias)
+
+    with pytest.raises(InputError, match="second and 0 other layers are not called as modules"):
+        ready(Functional().eval(), torch.Size((3, 8, 8)))
 
 
 @pytest.mark.parametrize(("family", "norms"), [("swin", 9), ("swin-padded", 5)])
@@ -137,31 +170,27 @@ def test_layer_norm_reparameterisation_reaches_through_windows(family: str, norm
     """norm1 and norm2 of four blocks and the merging's norm; where windows are padded, not norm1."""
     built, x = network(family)
     expected = built(x)
-    blank = fold(built, tuple(x.shape[1:]))
-    readers = layer_norm_readers(observe(built, blank))
+    prepared = ready(built, x.shape[1:])
+    readers, quantized = prepared.anatomy.norm_readers, prepared.quantized
     assert len(readers) == norms
-    attach(built, blank, make_scheme(built, blank, W2A4, "log-sqrt2", METHODS))
-    search_ranges(built, [x], readers, "lp")
-    for quantizer in quantizers(built).values():
-        quantizer.enabled = False
-    assert torch.allclose(built(x), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+    search_ranges(quantized, [x], readers, "lp")
+    switch_off(quantized)
+    assert torch.allclose(quantized(x), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
 
 
 def test_layer_norm_reparameterisation_keeps_the_function() -> None:
     built, x = network("vit")
     expected = built(x)
-    blank = fold(built, tuple(x.shape[1:]))
-    readers = layer_norm_readers(observe(built, blank))
+    prepared = ready(built, x.shape[1:])
+    readers, quantized = prepared.anatomy.norm_readers, prepared.quantized
     assert readers == {
         f"blocks.{i}.{n}": [f"blocks.{i}.{r}"] for i in (0, 1) for n, r in (("norm1", "attn.qkv"), ("norm2", "mlp.fc1"))
     }
-    attach(built, blank, make_scheme(built, blank, W2A4, "log-sqrt2", METHODS))
-    before = built.blocks[0].norm1.weight.clone()
-    search_ranges(built, [x], readers, "lp")
-    assert not torch.equal(before, built.blocks[0].norm1.weight)
-    for quantizer in quantizers(built).values():
-        quantizer.enabled = False
-    assert torch.allclose(built(x), expected, rtol=0, atol=1e-6 * expected.abs().max().item())
+    before = quantized.blocks[0].norm1.weight.clone()
+    search_ranges(quantized, [x], readers, "lp")
+    assert not torch.equal(before, quantized.blocks[0].norm1.weight)
+    switch_off(quantized)
+    assert torch.allclose(quantized(x), expected, rtol=0, atol=1e-6 * expected.abs().max().item())
 
 
 @pytest.mark.parametrize(
@@ -170,19 +199,18 @@ def test_layer_norm_reparameterisation_keeps_the_function() -> None:
 )
 def test_policies_of_cnns(policy: str, eight_weights: set[int], eight_inputs: set[int]) -> None:
     built, x = network("resnet")
-    blank = fold(built, tuple(x.shape[1:]))
-    scheme = make_scheme(built, blank, W2A4.model_copy(update={"cnn_policy": policy}), "log-sqrt2", METHODS)
+    prepared = ready(built, x.shape[1:], W2A4.model_copy(update={"policies": {"cnn": policy}}))
+    scheme, first_readers = prepared.scheme, prepared.anatomy.first_readers
     names = list(scheme.bits)
     assert {n for n, b in scheme.bits.items() if b.weight == 8} == {names[i] for i in eight_weights}
-    assert {n for n, b in scheme.bits.items() if b.activation == 8} == {names[i] for i in eight_inputs}
+    wide = {first_readers[name] for name, bits in scheme.bits.items() if bits.activation == 8}
+    assert wide == {names[i] for i in eight_inputs}
     assert scheme.bits["layer2.0.conv1"] == Bits(2, 4)
 
 
 def test_layers_that_read_one_tensor_share_its_quantizer() -> None:
     built, x = network("resnet")
-    blank = fold(built, tuple(x.shape[1:]))
-    attach(built, blank, make_scheme(built, blank, W2A4, "log-sqrt2", METHODS))
-    block = built.layer3[0]
+    block = ready(built, x.shape[1:]).quantized.layer3[0]
     assert block.conv1.input_quantizer is block.downsample[0].input_quantizer
     assert block.conv1.input_quantizer is not block.conv2.input_quantizer
 
@@ -219,21 +247,20 @@ def test_ranges_by_percentile_and_by_extremes() -> None:
 
 def test_layers_take_their_activation_along_and_blocks_are_merged() -> None:
     built, x = network("mobilenetv2")
-    blank = fold(built, tuple(x.shape[1:]))
-    units = list(reconstruction_units(built, blank, layers(observe(built, blank))))
-    groups, chained = grouped(built, blank, units, 1)
+    found = anatomy(built, x)
+    groups = found.groups(1)
     assert groups[:2] == [("conv_stem", "bn1"), ("blocks.0.0",)]
     assert groups[-2:] == [("conv_head", "bn2"), ("classifier",)]
-    assert chained == {group[0] for group in groups[1:-1]}, "the pooling stands before the classifier"
-    merged, _ = grouped(built, blank, units, 3)
+    assert found.chained == {group[0] for group in groups[1:-1]}, "the pooling stands before the classifier"
+    merged = found.groups(3)
     assert merged[0] == ("conv_stem", "bn1", "blocks.0.0", "blocks.1.0")
     assert [name for group in merged for name in group] == [name for group in groups for name in group]
     assert merged[-1] == ("classifier",)
 
 
 def test_merged_blocks_are_one_unit(calibration: dict[str, Path]) -> None:
-    method = METHODS["cnn"].model_copy(update={"iterations": 4, "merge": 2, "tune_iterations": 0})
-    out = run(calibration["resnet"], "resnet", Path("out"), {"cnn": method, "vit": method})
+    method = METHODS["tuned"].model_copy(update={"iterations": 4, "merge": 2, "tune_iterations": 0})
+    out = run(calibration["resnet"], "resnet", Path("out"), both(method))
     units = [line.split(",")[0] for line in (out / "blocks.csv").read_text().splitlines()[1:]]
     assert units == ["conv1+act1", "layer1.0+layer2.0", "layer3.0+layer4.0", "fc"]
     x = torch.randn(4, *load_quantized(out).data_config["input_size"])
@@ -242,18 +269,18 @@ def test_merged_blocks_are_one_unit(calibration: dict[str, Path]) -> None:
 
 def test_a_flat_loss_ends_a_unit_early(calibration: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step, "WINDOW", 3)
-    method = METHODS["cnn"].model_copy(
+    method = METHODS["tuned"].model_copy(
         update={"iterations": 20, "tune_iterations": 20, "warmup": 0.2, "early_stop": 10.0}
     )
-    out = run(calibration["resnet"], "resnet", Path("out"), {"cnn": method, "vit": method})
+    out = run(calibration["resnet"], "resnet", Path("out"), both(method))
     last = pd.read_csv(out / "curves.csv").groupby("unit")["iteration"].max()
     assert (last == 12).all(), "the first multiple of 3 with two windows after iteration 4"
 
 
 def test_units() -> None:
     built, x = network("vit")
-    names = layers(observe(built, x))
-    units = reconstruction_units(built, x, names)
+    found = anatomy(built, x)
+    names, units = found.layers, found.units
     assert list(units) == ["patch_embed.proj", "blocks.0", "blocks.1", "head"]
     assert [n for members in units.values() for n in members] == names
 
@@ -261,19 +288,18 @@ def test_units() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_timm_groups_blocks_as_the_papers_do(family: str) -> None:
     built, x = network(family)
-    names = layers(observe(built, x))
+    found = anatomy(built, x)
+    names = found.layers
     blocks = BLOCKS[next(start for start in BLOCKS if FAMILIES[family][0].startswith(start))]
     expected = {match.group() if (match := re.match(blocks, name)) else name for name in names}
-    assert set(reconstruction_units(built, x, names)) == expected
+    assert set(found.units) == expected
     assert len(expected) < len(names)
 
 
 @pytest.mark.parametrize("name", ["densenet121", "poolformer_s12"])
 def test_layers_are_units_where_blocks_are_unknown_or_take_more_than_a_tensor(name: str) -> None:
-    built = timm.create_model(name).eval()
-    x = torch.zeros(1, 3, 64, 64)
-    names = layers(observe(built, x))
-    assert list(reconstruction_units(built, x, names)) == names
+    found = anatomy(timm.create_model(name).eval(), torch.zeros(1, 3, 64, 64))
+    assert list(found.units) == found.layers and not found.has_blocks
 
 
 def test_a_network_without_blocks_says_so(
@@ -319,9 +345,18 @@ def calibration(workspace: Path) -> dict[str, Path]:
     return paths
 
 
-def run(calibration: Path, model: str, out: Path, how: dict[str, Method] | None = None, cache_gib: float = 1.0) -> Path:
-    classifier, params = Path("world/classifiers") / model, read(Reconstruct, "reconstruct")
-    quantize(calibration, classifier, W2A4, params, how or methods(4), torch.device("cpu"), cache_gib, out)
+def run(
+    calibration: Path,
+    model: str,
+    out: Path,
+    chosen: dict[str, Method] | None = None,
+    precision: Precision = W2A4,
+    device: str = "cpu",
+    cache_gib: float = 1.0,
+) -> Path:
+    params = read(Reconstruct, "reconstruct")
+    how = Quantization(precision, params, chosen or methods(4), torch.device(device), cache_gib)
+    quantize(calibration, Path("world/classifiers") / model, how, out)
     return out
 
 
@@ -401,7 +436,7 @@ def test_reconstruction_lowers_the_loss_of_a_unit(calibration: dict[str, Path], 
 def test_the_other_methods(calibration: dict[str, Path], name: str, model: str) -> None:
     method = PRESET.methods[name]
     method = method.model_copy(update={"iterations": min(method.iterations, 4)})
-    out = run(calibration[model], model, Path("out"), {"cnn": method, "vit": method})
+    out = run(calibration[model], model, Path("out"), both(method))
     restored = load_quantized(out).network
     signs = {q.symmetric for q in quantizers(restored).values() if isinstance(q, UniformQuantizer)}
     assert False in signs, "activations are asymmetric"
@@ -412,8 +447,8 @@ def test_the_other_methods(calibration: dict[str, Path], name: str, model: str) 
 
 def test_the_head_may_be_reconstructed_by_the_divergence_of_its_classes(calibration: dict[str, Path]) -> None:
     changes = {"tune_iterations": 0, "head": "squared"}
-    squared = {family: method.model_copy(update=changes) for family, method in methods(20).items()}
-    kl = {family: method.model_copy(update={"head": "kl"}) for family, method in squared.items()}
+    squared = {name: method.model_copy(update=changes) for name, method in methods(20).items()}
+    kl = {name: method.model_copy(update={"head": "kl"}) for name, method in squared.items()}
     one = load_file(run(calibration["vit"], "vit", Path("squared"), squared) / "model.safetensors")
     two = load_file(run(calibration["vit"], "vit", Path("kl"), kl) / "model.safetensors")
     differing = {key.split(".")[0] for key in one if not torch.equal(one[key], two[key])}
@@ -430,17 +465,16 @@ def test_class_divergence() -> None:
 
 def test_overrides_by_pattern() -> None:
     built, x = network("resnet")
-    blank = fold(built, tuple(x.shape[1:]))
     overrides = {"layer?.0.conv1": Override(weight_bits=6), "layer2.*": Override(activation_bits=5)}
-    bits = make_scheme(built, blank, W2A4.model_copy(update={"overrides": overrides}), "uniform", METHODS).bits
+    bits = ready(copy.deepcopy(built), x.shape[1:], W2A4.model_copy(update={"overrides": overrides})).scheme.bits
     assert bits["layer2.0.conv1"] == Bits(6, 5)
     assert bits["layer2.0.conv2"] == Bits(2, 5)
     assert bits["layer3.0.conv2"] == Bits(2, 4)
     with pytest.raises(InputError, match=r"no layer matches the override 'layer9\.\*'; there are conv1, "):
-        make_scheme(built, blank, W2A4.model_copy(update={"overrides": {"layer9.*": Override()}}), "uniform", METHODS)
+        ready(built, x.shape[1:], W2A4.model_copy(update={"overrides": {"layer9.*": Override()}}))
 
 
-DEPLOYABLE = W2A4.model_copy(update={"cnn_policy": "deployable", "vit_policy": "deployable"})
+DEPLOYABLE = W2A4.model_copy(update={"policies": {"cnn": "deployable", "vit": "deployable"}})
 SUMS = {"resnet": 4, "bottleneck": 4, "mobilenetv2": 10, "regnety": 13, "convnext": 5, "vit": 4, "swin": 8}
 
 
@@ -448,15 +482,14 @@ SUMS = {"resnet": 4, "bottleneck": 4, "mobilenetv2": 10, "regnety": 13, "convnex
 def test_residual_sums_have_8_bits_where_they_must_be_deployable(family: str, sums: int) -> None:
     built, x = network(family)
     expected = built(x)
-    blank = fold(built, tuple(x.shape[1:]))
-    readers = layer_norm_readers(observe(built, blank))
-    attach(built, blank, make_scheme(built, blank, DEPLOYABLE, "log-sqrt2", METHODS))
+    prepared = ready(built, x.shape[1:], DEPLOYABLE)
+    built = prepared.quantized
     assert torch.allclose(built(x), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
     found = {n: q for n, q in quantizers(built).items() if ".residual_sums." in n}
     assert len(found) == sums and all(q.bits == 8 for q in found.values())
-    search_ranges(built, [x], readers, "minmax")
+    search_ranges(built, [x], prepared.anatomy.norm_readers, "minmax")
     for name, quantizer in quantizers(built).items():
-        quantizer.enabled = name in found
+        quantizer.state = State.QUANTIZED if name in found else State.FLOAT
     copied, errors = copy.deepcopy(built), []
     for name in found:
         copied.get_submodule(name).register_forward_hook(
@@ -468,9 +501,7 @@ def test_residual_sums_have_8_bits_where_they_must_be_deployable(family: str, su
 
 
 def test_a_deployable_checkpoint_is_more_than_a_simulation(calibration: dict[str, Path]) -> None:
-    out = Path("out")
-    classifier, params = Path("world/classifiers/vit"), read(Reconstruct, "reconstruct")
-    quantize(calibration["vit"], classifier, DEPLOYABLE, params, methods(4), torch.device("cpu"), 1.0, out)
+    out = run(calibration["vit"], "vit", Path("out"), precision=DEPLOYABLE)
     description = json.loads((out / "quantization.json").read_text())
     assert not description["simulation_only"]
     assert description["activations"]["blocks.0.residual_sums.1"]["bits"] == 8
@@ -486,8 +517,8 @@ def test_grids_and_steps(
     calibration: dict[str, Path], weights: Literal["symmetric"], granularity: Literal["channel"], steps: Literal["log"]
 ) -> None:
     grid = {"weights": weights, "granularity": granularity, "steps": steps}
-    how = {family: method.model_copy(update=grid) for family, method in methods(20).items()}
-    out = run(calibration["resnet"], "resnet", Path("out"), how)
+    chosen = {name: method.model_copy(update=grid) for name, method in methods(20).items()}
+    out = run(calibration["resnet"], "resnet", Path("out"), chosen)
     table = pd.read_csv(out / "blocks.csv")
     assert table["loss_after"].sum() < table["loss_before"].sum()
     before, after = (load_file(out / name) for name in ("nearest.safetensors", "model.safetensors"))
@@ -500,8 +531,8 @@ def test_grids_and_steps(
 
 
 def test_tuning_keeps_integers_without_a_rate_and_brings_the_classes_closer(calibration: dict[str, Path]) -> None:
-    tuned = {family: method.model_copy(update={"learning_rate_integer": 0.0}) for family, method in methods(40).items()}
-    untuned = {family: method.model_copy(update={"tune_iterations": 0}) for family, method in tuned.items()}
+    tuned = {name: method.model_copy(update={"learning_rate_integer": 0.0}) for name, method in methods(40).items()}
+    untuned = {name: method.model_copy(update={"tune_iterations": 0}) for name, method in tuned.items()}
     one, two = (run(calibration["resnet"], "resnet", Path(n), how) for n, how in (("one", untuned), ("two", tuned)))
     before, after = (load_file(out / "model.safetensors") for out in (one, two))
     integers = [key for key in before if key.endswith("integers")]
@@ -512,10 +543,104 @@ def test_tuning_keeps_integers_without_a_rate_and_brings_the_classes_closer(cali
     assert row["unit"] == "network" and row["loss_after"] < row["loss_before"]
 
 
+def test_an_override_of_one_reader_sets_the_quantizer_that_all_of_them_share() -> None:
+    eight = W2A4.model_copy(update={"overrides": {"layer3.0.downsample.0": Override(activation_bits=8)}})
+    built, x = network("resnet")
+    prepared = ready(copy.deepcopy(built), x.shape[1:], eight)
+    block = prepared.quantized.layer3[0]
+    assert block.conv1.input_quantizer is block.downsample[0].input_quantizer
+    assert block.conv1.input_quantizer.bits == 8
+    assert {prepared.scheme.bits[f"layer3.0.{name}"].activation for name in ("conv1", "downsample.0")} == {8}
+    overrides = {"layer3.0.conv1": Override(activation_bits=6), **eight.overrides}
+    with pytest.raises(InputError, match=r"layer3\.0\.conv1 6 and layer3\.0\.downsample\.0 8 activation bits"):
+        ready(built, x.shape[1:], W2A4.model_copy(update={"overrides": overrides}))
+
+
+def test_minmax_is_the_full_range_of_all_values_not_of_those_drawn() -> None:
+    x = torch.zeros(2, 4 * SAMPLE)
+    x[0, 17], x[1, 5] = -3.0, 12.0  # which a random draw is unlikely to hold
+    sample = ActivationSample.joined([ActivationSample.of(x[:1]), ActivationSample.of(x[1:])])
+    quantizer = UniformQuantizer(4, symmetric=False)
+    quantizer.search_grid(sample, "minmax")
+    assert quantizer.bounds() == pytest.approx((-3, 12))
+    softmax = LogSqrt2Quantizer(4)
+    softmax.search_grid(sample, "minmax")
+    assert float(softmax.step) == 12
+
+
+def test_minmax_of_a_layer_norms_channels_is_of_all_tokens() -> None:
+    built, _ = network("vit")
+    x = torch.randn(100, 3, 16, 16)  # 1,700 tokens, of which 1,024 are drawn
+    prepared = ready(built, x.shape[1:], W2A4.model_copy(update={"activation_bits": 8}))
+    quantized = prepared.quantized
+    search_ranges(quantized, [x], prepared.anatomy.norm_readers, "minmax")
+    switch_off(quantized)
+    clipped: list[torch.Tensor] = []
+    quantizer = quantized.blocks[0].attn.qkv.input_quantizer
+    quantizer.register_forward_pre_hook(lambda _, inputs: clipped.append(inputs[0]))
+    quantized(x)
+    low, high = quantizer.bounds()
+    step = float(quantizer.step)
+    assert low - step < float(clipped[0].min()) and float(clipped[0].max()) < high + step
+
+
+def test_two_batch_norms_behind_one_convolution_are_refused() -> None:
+    class Forked(nn.Module):
+        def __init__(self, norms: int) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 10)
+            self.norms = nn.ModuleList(nn.BatchNorm2d(4) for _ in range(norms))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.conv(x)
+            normalised = sum(norm(x) for norm in self.norms)
+            return self.head((normalised if len(self.norms) > 1 else normalised + x).mean((2, 3)))
+
+    def forked(norms: int) -> nn.Module:
+        built = Forked(norms).eval().requires_grad_(False)
+        for norm in built.norms:
+            norm.running_var.uniform_(2, 4)
+        return built
+
+    with pytest.raises(InputError, match=r"conv: read by two batch norms, norms\.0 and norms\.1"):
+        ready(forked(2), torch.Size((3, 8, 8)))
+    with pytest.raises(InputError, match="something else reads a convolution that a batch norm follows"):
+        ready(forked(1), torch.Size((3, 8, 8)))
+
+
+@pytest.mark.parametrize("family", ["resnet", "mobilenetv2", "vit"])
+def test_a_unit_is_restored_in_the_memory_format_that_it_had(family: str, tmp_path: Path) -> None:
+    built, x = network(family)
+    prepared = ready(built, x.shape[1:]).to(torch.device("cpu"))
+    search_ranges(prepared.quantized, [x], prepared.anatomy.norm_readers, "lp")
+    restored = copy.deepcopy(prepared.quantized)
+    for layer in quant_layers(prepared.quantized).values():
+        layer.freeze(layer.nearest())
+    save_state(tmp_path / "whole.safetensors", prepared.quantized)
+    restore(tmp_path / "whole.safetensors", restored)
+    for name, layer in quant_layers(prepared.quantized).items():
+        other = restored.get_submodule(name)
+        assert torch.equal(other.weight, layer.weight) and torch.equal(other.integers, layer.integers)
+        assert other.weight.stride() == layer.weight.stride() and other.integers.stride() == layer.integers.stride()
+
+
+@pytest.mark.parametrize("device", ["meta", pytest.param("cuda", marks=needs_cuda)])
+def test_a_unit_is_restored_on_the_device_that_it_is_on(device: str, tmp_path: Path) -> None:
+    built, x = network("resnet")
+    quantized = ready(built, x.shape[1:]).quantized
+    for layer in quant_layers(quantized).values():
+        layer.search_grid("lp")
+        layer.freeze(layer.nearest())
+    save_state(tmp_path / "unit.safetensors", quantized.layer1[0])
+    unit = copy.deepcopy(quantized.layer1[0]).to(device)
+    restore(tmp_path / "unit.safetensors", unit)
+    tensors = [*unit.parameters(), *unit.buffers(), *(layer.weight for layer in quant_layers(unit).values())]
+    assert {tensor.device.type for tensor in tensors} == {device}
+
+
 def test_soft_rounding_starts_at_the_float_weight() -> None:
     built, x = network("resnet")
-    blank = fold(built, tuple(x.shape[1:]))
-    attach(built, blank, make_scheme(built, blank, W2A4.model_copy(update={"weight_bits": 8}), "log-sqrt2", METHODS))
+    built = ready(built, x.shape[1:], W2A4.model_copy(update={"weight_bits": 8})).quantized
     layer = built.layer1[0].conv1
     expected = copy.deepcopy(layer)(x[:, :1].expand(-1, 64, -1, -1))
     layer.search_grid("lp")

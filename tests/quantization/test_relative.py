@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from pipeline_lib.quantization.quantizers import LogSqrt2Quantizer, UniformQuantizer
-from pipeline_lib.quantization.ranges import SAMPLE, Sample, search_symmetric
-from pipeline_lib.quantization.step import RelativeError, reconstruction_error
+from pipeline_lib.quantization.losses import RelativeError, reconstruction_error
+from pipeline_lib.quantization.quantizers import LogSqrt2Quantizer, State, UniformQuantizer
+from pipeline_lib.quantization.ranges import SAMPLE, ActivationSample, search_symmetric
 
 
 def images(count: int, *, large: int = 0) -> torch.Tensor:
@@ -17,7 +17,7 @@ def images(count: int, *, large: int = 0) -> torch.Tensor:
 
 def step(x: torch.Tensor, *, symmetric: bool = True, how: str = "lp") -> float:
     quantizer = UniformQuantizer(4, symmetric=symmetric)
-    quantizer.search_grid(Sample.of(x), how)
+    quantizer.search_grid(ActivationSample.of(x), how)
     return float(quantizer.step)
 
 
@@ -40,10 +40,10 @@ def test_an_image_without_values_does_not_disturb() -> None:
 
 def test_a_sample_knows_the_image_of_each_value() -> None:
     x = torch.arange(1.0, 5).view(4, 1, 1).expand(4, 3, SAMPLE)
-    few, one = Sample.of(x), Sample.of(x[:1, :, :7])
+    few, one = ActivationSample.of(x), ActivationSample.of(x[:1, :, :7])
     assert len(few.values) == SAMPLE and len(one.values) == 21
     assert torch.allclose(few.powers, few.values**2.4)
-    joined = Sample.joined([few, one])
+    joined = ActivationSample.joined([few, one])
     assert len(joined.values) == SAMPLE
     assert torch.allclose(joined.powers, joined.values**2.4)
 
@@ -53,11 +53,13 @@ def test_the_first_level_of_a_softmax_is_searched() -> None:
     weights[0, 0] = 1
     for how, top in (("lp", 0.1), ("percentile", 0.1), ("minmax", 1.0)):
         quantizer = LogSqrt2Quantizer(4)
-        quantizer.search_grid(Sample(weights.flatten(), torch.ones(100_000)), how)
+        quantizer.search_grid(
+            ActivationSample(weights.flatten(), torch.ones(100_000), torch.stack(weights.aminmax())), how
+        )
         assert float(quantizer.step) == pytest.approx(top)
     spread = torch.rand(1, 1000, generator=torch.Generator().manual_seed(0))
     quantizer = LogSqrt2Quantizer(3)
-    quantizer.search_grid(Sample.of(spread), "lp")
+    quantizer.search_grid(ActivationSample.of(spread), "lp")
     errors = {
         p: (spread - _quantized(spread, float(spread.quantile(p)))).square().mean() for p in (0.999, 0.9999, 0.99999)
     }
@@ -66,7 +68,7 @@ def test_the_first_level_of_a_softmax_is_searched() -> None:
 
 def _quantized(x: torch.Tensor, top: float) -> torch.Tensor:
     quantizer = LogSqrt2Quantizer(3)
-    quantizer.step, quantizer.enabled = torch.tensor(top), True
+    quantizer.step, quantizer.state = torch.tensor(top), State.QUANTIZED
     return quantizer(x)
 
 

@@ -13,17 +13,17 @@ from torch import nn
 
 from pipeline_lib import progress
 from pipeline_lib.artifacts.fingerprints import digest_path
-from pipeline_lib.params.everything import read_everything
-from pipeline_lib.params.reconstruct import Method, Precision, Reconstruct
+from pipeline_lib.params.everything import read_preset
+from pipeline_lib.params.reconstruct import Precision, Reconstruct
 from pipeline_lib.quantization import quantize as quantize_module
 from pipeline_lib.quantization.caches import Caches
-from pipeline_lib.quantization.quantize import quantize
-from pipeline_lib.quantization.quantizers import QuantLayer, UniformQuantizer
+from pipeline_lib.quantization.layers import QuantLayer
+from pipeline_lib.quantization.quantize import Quantization, quantize
+from pipeline_lib.quantization.quantizers import UniformQuantizer
 from pipeline_lib.quantization.reconstruction import UnitResult
 from pipeline_lib.quantization.views import ViewFeed, draw_views, view
-from tests.conftest import ROOT
 
-PRESET = read_everything(ROOT / "pipeline_lib/presets/default.yaml")
+PRESET = read_preset("default")
 
 
 @pytest.fixture
@@ -119,11 +119,10 @@ def test_moving_integers_begin_where_they_were_and_stay_on_the_grid(symmetric: b
 
 def run(out: Path, calibration: Path, **changes: float) -> Path:
     method = PRESET.methods["tuned"].model_copy(update={"iterations": 4, **changes})
-    precision = Precision(weight_bits=2, activation_bits=4, cnn_policy="brecq", vit_policy="vit")
+    precision = Precision(weight_bits=2, activation_bits=4)
     params = Reconstruct(**PRESET.reconstruct.model_dump() | {"held_out": 4, "range_images": 8, "batch_size": 4})
-    methods: dict[str, Method] = {"cnn": method, "vit": method}
-    folder = Path("world/classifiers/resnet")
-    quantize(calibration, folder, precision, params, methods, torch.device("cpu"), 1.0, out)
+    how = Quantization(precision, params, {"tuned": method}, torch.device("cpu"), 1.0)
+    quantize(calibration, Path("world/classifiers/resnet"), how, out)
     return out
 
 

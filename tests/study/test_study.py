@@ -45,10 +45,11 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_cells_and_comparison(study: Path, stage: Callable[..., int]) -> None:
     for source in ("single", "mixup", "noise"):
         assert stage("study", source, "scenes", "resnet") == 0
-    assert stage("compare") == 2, "the cells of real images are missing"
+    assert stage("compare", "single") == 2, "the cells of real images are missing"
     assert stage("study", "real", "scenes", "resnet") == 0
     cells = pd.read_csv(study / "data/study/mixup-scenes-resnet/cells.csv")
     assert set(files(study / "data/study/mixup-scenes-resnet")) == FILES
+    assert {"agreement_single", "agreement_mixup"} < set(cells.columns)
     assert list(zip(cells["precision"], cells["replicate"], strict=True)) == [
         ("w4a4", 0), ("w2a4", 0), ("w4a4", 1), ("w2a4", 1)
     ]  # fmt: skip
@@ -58,18 +59,18 @@ def test_cells_and_comparison(study: Path, stage: Callable[..., int]) -> None:
         assert row.top1 == pytest.approx(100 * right.mean(), abs=1e-3)
     assert pd.read_csv(study / "data/study/noise-scenes-resnet/cells.csv")["named_accuracy"].isna().all()
 
-    assert stage("compare") == 0
-    means = pd.read_csv(study / "data/comparison/means.csv")
+    assert stage("compare", "single") == 0
+    means = pd.read_csv(study / "data/comparison/single/means.csv")
     assert sorted(means["source"].unique()) == ["mixup", "noise", "real", "single"]
     assert (means["replicates"] == 2).all()
     expected = cells.groupby("precision")["top1"].mean()
     of_mixup = means[means["source"] == "mixup"].set_index("precision")["top1"]
     assert of_mixup.to_dict() == pytest.approx(expected.to_dict(), rel=1e-4)
-    comparisons = pd.read_csv(study / "data/comparison/comparisons.csv")
+    comparisons = pd.read_csv(study / "data/comparison/single/comparisons.csv")
     assert set(comparisons["source"]) == {"mixup", "noise", "real"}
     assert (comparisons["p_adjusted"] >= comparisons["p"] - 1e-9).all()
     assert comparisons["mean"].between(comparisons["low"] - 1e-4, comparisons["high"] + 1e-4).all()
-    ranking = pd.read_csv(study / "data/comparison/ranking.csv")
+    ranking = pd.read_csv(study / "data/comparison/single/ranking.csv")
     assert not (ranking["chosen"] == "real").any(), "real images do not compete"
     assert (ranking["regret"] >= 0).all()
 
@@ -110,3 +111,25 @@ def test_replicates_have_images_of_their_own(study: Path, stage: Callable[..., i
     sets = pd.read_csv(study / "data/study/single-scenes-resnet/sets.csv")
     assert sets["kernel_distance"].nunique() == 2
     assert np.isfinite(sets["kernel_distance"]).all()
+
+
+@pytest.mark.parametrize("judges", [[], ["mixup"], ["mixup", "single", "mixup3"]])
+def test_any_number_of_judges(study: Path, stage: Callable[..., int], judges: list[str]) -> None:
+    three = {"strategy": "mixup", "reads": "data/fashion/classes.csv", "count": 24, "classes_per_prompt": 3}
+    cells = {"precisions": ["w4a4"], "replicates": 1, "judges": judges}
+    changes = {f"study.cells.{key}": value for key, value in cells.items()}
+    edit_params(
+        study / "params.yaml",
+        **changes,
+        **{"prompts.mixup3": three, "study.axes.recipes": ["single", "mixup"], "study.axes.baselines": []},
+    )
+    if "mixup3" in judges:
+        assert stage("prompts", "mixup3") == 0
+        assert stage("synthesize", "mixup3") == 0
+    for source in ("single", "mixup"):
+        assert stage("study", source, "scenes", "resnet") == 0
+    columns = pd.read_csv(study / "data/study/mixup-scenes-resnet/cells.csv").columns
+    assert {column for column in columns if column.startswith("agreement_")} == {f"agreement_{j}" for j in judges}
+    assert stage("compare", "single") == 0
+    ranking = pd.read_csv(study / "data/comparison/single/ranking.csv")
+    assert ("judged" in set(ranking["figure"])) == bool(judges)
