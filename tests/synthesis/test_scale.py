@@ -14,11 +14,11 @@ from PIL import Image
 from pipeline_lib.artifacts.memory import peak_memory
 from pipeline_lib.artifacts.records import write_lines
 from pipeline_lib.artifacts.shards import pack_shard
+from pipeline_lib.execution.tasks import Result
 from pipeline_lib.params.base import read
 from pipeline_lib.params.runtime import Runtime
 from pipeline_lib.params.synthesize import Synthesize
 from pipeline_lib.synthesis import synthesize
-from pipeline_lib.synthesis.executors import RenderedShard
 from pipeline_lib.synthesis.plan import Shard
 from pipeline_lib.synthesis.synthesize import Synthesis
 
@@ -28,7 +28,7 @@ FORKS = multiprocessing.get_context("forkserver")
 def make_worker(generator: Path, params: Synthesize, device: torch.device) -> object:
     """Eight by eight pixels of noise instead of a diffusion model; all around it is real."""
 
-    def render(shard: Shard) -> RenderedShard:
+    def render(shard: Shard) -> Result:
         if shard.number == int(os.environ.get("STOP_AT", "-1")):
             raise KeyboardInterrupt
         samples = []
@@ -37,7 +37,7 @@ def make_worker(generator: Path, params: Synthesize, device: torch.device) -> ob
             digest = f"{sample['seed']:064x}"
             found = {"pixel_deviation": 50.0, "pixel_sha256": digest, "defect": ""}
             samples.append((Image.fromarray(pixels), {**sample, **found}))
-        return RenderedShard(pack_shard(samples), "cpu", 0.0, 0.0)
+        return Result(pack_shard(samples), {"device": "cpu", "seconds": 0.0, "packing_seconds": 0.0})
 
     return render
 
