@@ -53,7 +53,7 @@ def run_locally(
                 "`runtime.workers` in params.yaml then); run again, finished work is kept"
             ) from None
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)  # waits for tasks that are under way
 
 
 _worker: Callable[[], Worker[Any]]  # of this process, if it is a spawned one
