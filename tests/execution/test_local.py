@@ -142,16 +142,9 @@ def is_alive(process: int) -> bool:
         return False
 
 
-def test_the_caller_limits_the_workers_on_a_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_caller_limits_the_workers_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
     runtime = Runtime(device="cpu", threads=1, executor="local", ray=Ray(address="auto"), workers=0, cache_gib=1.0)
-
-    def processes(tasks: int, most: int, **changes: object) -> int:
-        log = tmp_path / f"{tasks}-{most}-{len(changes)}"
-        run_tasks = executor(runtime.model_copy(update=changes), tasks, most)
-        run_tasks(words(*"abcdefghij"[:tasks]), partial(make_worker, log), lambda word, result: None)
-        return len(run_tasks.args[0])
-
-    assert processes(5, 2) == 2
-    assert processes(1, 2) == 1
-    assert processes(5, 2, workers=3) == 3
+    assert executor(runtime, tasks=5, most_cpu_workers=2).args == ([CPU, CPU],)
+    assert executor(runtime, tasks=1, most_cpu_workers=2).args == ([CPU],)
+    assert executor(runtime.model_copy(update={"workers": 3}), tasks=5, most_cpu_workers=2).args == ([CPU] * 3,)
