@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline_lib.artifacts.files import dvc_digest
+from pipeline_lib.artifacts.files import dvc_digest, md5
 from pipeline_lib.errors import RunError
 from pipeline_lib.yaml_file import read_yaml
 
@@ -22,6 +22,10 @@ class CachedFile:
 
     path: Path
     md5: str
+
+    def is_whole(self) -> bool:
+        """Whether the cache has the bytes that it should have."""
+        return md5(self.path) == self.md5
 
     def read(self) -> bytes | None:
         """Its bytes; none where the cache has others."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline_lib.artifacts.dvc_cache import last_run
 from pipeline_lib.artifacts.files import md5
+from pipeline_lib.artifacts.records import iterate_lines
 from pipeline_lib.synthesis.plan import Shard
 
 INDEX = "index.jsonl"
@@ -45,11 +46,11 @@ class EarlierDataset:
 
         All that determines pixels but the prompts must be the same; they are compared sample by sample.
         """
-        index = self._read(f"{self._folder}/{INDEX}")
-        if index is None or _of_pixels(self._identity) != _of_pixels(identity):
+        index = self._run.outs.get(f"{self._folder}/{INDEX}")
+        if index is None or not index.is_whole() or _of_pixels(self._identity) != _of_pixels(identity):
             return
-        rows = map(json.loads, index.splitlines())
-        for shard, (name, cached) in zip(plan, groupby(rows, key=lambda row: row["shard"]), strict=False):
+        rows = groupby(iterate_lines(index.path), key=lambda row: row["shard"])
+        for shard, (name, cached) in zip(plan, rows, strict=False):
             if name == shard.key and _are_of(list(cached), shard.samples):
                 tar = self._read(f"{self._folder}/{name}")
                 if tar is not None:
