@@ -148,8 +148,6 @@ def test_classes_that_do_not_fit_the_network(workspace: Path, refused: Callable[
 
 def test_two_runs_on_one_work_directory(workspace: Path, stage: Stage, refused: Callable[..., None]) -> None:
     assert stage("prompts", "single") == 0
-    import stages.synthesize  # noqa: F401 the fingerprint covers the loaded modules
-
     prompts, params, runtime = (
         Path("data/prompts/single.jsonl"),
         read(Synthesize, "synthesize"),

@@ -6,11 +6,14 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from pipeline_lib.artifacts.files import dvc_digest, md5
 from pipeline_lib.errors import RunError
 from pipeline_lib.yaml_file import read_yaml
 
 LOCK = Path("dvc.lock")
+CODE = ("pipeline_lib", "stages")  # folders of the repository
 
 
 @dataclass(frozen=True)
@@ -20,26 +23,62 @@ class CachedFile:
     path: Path
     md5: str
 
+    def is_whole(self) -> bool:
+        """Whether the cache has the bytes that it should have."""
+        return md5(self.path) == self.md5
+
     def read(self) -> bytes | None:
         """Its bytes; none where the cache has others."""
         content = self.path.read_bytes()
         return content if hashlib.md5(content).hexdigest() == self.md5 else None
 
 
-def last_outs(stage: str) -> dict[str, CachedFile]:
-    """Files of the outs of a stage's last finished run, by path in the repository, as far as the cache has them.
+@dataclass(frozen=True)
+class LastRun:
+    """A stage's last finished run, as dvc.lock has it.
+
+    outs: the files that it wrote, by path in the repository, as far as the cache has them.
+    same_code_and_params: its code and its parameters are on the disk as they were.
+    """
+
+    outs: dict[str, CachedFile]
+    same_code_and_params: bool
+
+
+def last_run(stage: str) -> LastRun:
+    """What dvc.lock has of a stage, `synthesize@mixup` in a matrix; no outs where it never ran.
 
     Raises:
         RunError: DVC does not say where its cache is.
     """
-    if not LOCK.exists():
-        return {}
-    entry = read_yaml(LOCK, "`dvc repro` writes it").get("stages", {}).get(stage)
-    if entry is None:
-        return {}
+    stages = read_yaml(LOCK, "`dvc repro` writes it").get("stages", {}) if LOCK.exists() else {}
+    if stage not in stages:
+        return LastRun({}, False)
+    entry = stages[stage]
+    return LastRun(_cached_files(entry["outs"]), _same_code(entry) and _same_params(entry))
+
+
+def _same_code(entry: dict[str, Any]) -> bool:
+    code = {Path(dep["path"]): dep["md5"] for dep in entry.get("deps", []) if Path(dep["path"]).parts[0] in CODE}
+    return all(path.exists() and dvc_digest(path) == digest for path, digest in code.items())
+
+
+def _same_params(entry: dict[str, Any]) -> bool:
+    for file, recorded in entry.get("params", {}).items():
+        now = read_yaml(Path(file), "`dvc repro` read it the last time")
+        for key, value in recorded.items():
+            found: Any = now
+            for part in key.split("."):
+                found = found.get(part) if isinstance(found, dict) else None
+            if found != value:
+                return False
+    return True
+
+
+def _cached_files(outs: list[dict[str, str]]) -> dict[str, CachedFile]:
     cache = cache_folder()
     files: dict[str, CachedFile] = {}
-    for out in entry["outs"]:
+    for out in outs:
         whole = cached(cache, out["md5"])
         if not out["md5"].endswith(".dir"):
             files[out["path"]] = whole

@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+from pipeline_lib.artifacts.tars import read_tar
 from pipeline_lib.errors import InputError
 
 MEND = "delete it and run `dvc checkout`, or `dvc repro` to make it again"
@@ -50,7 +51,7 @@ def read_shard(path: Path) -> Iterator[Sample]:
     Raises:
         InputError: the shard is absent, truncated or altered.
     """
-    for key, png, record in _members(path):
+    for key, png, record in _read(path):
         if hashlib.sha256(png).hexdigest() != record.get("png_sha256"):
             raise InputError(f"{path}: image {key}.png was altered: its digest is not the recorded one; {MEND}")
         yield Sample(Image.open(io.BytesIO(png)), record)
@@ -62,41 +63,18 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         InputError: the shard is absent, truncated or altered.
     """
-    for _, _, record in _members(path):
+    for _, _, record in _read(path):
         yield record
 
 
-def _members(path: Path) -> Iterator[tuple[str, bytes, dict[str, Any]]]:
-    """Key, PNG bytes and record of each sample. tarfile, unlike webdataset's reader, raises on a truncated file."""
+def _read(path: Path) -> Iterator[tuple[str, bytes, dict[str, Any]]]:
+    """Key, PNG bytes and record of each sample."""
     try:
-        _check_end(path)
-        with tarfile.open(path, "r:") as tar:
-            record: tuple[str, bytes] | None = None  # webdataset writes a sample's files in alphabetical order
-            for member in tar:
-                key, _, extension = member.name.rpartition(".")
-                file = tar.extractfile(member)
-                content = file.read() if file else b""
-                if len(content) != member.size:
-                    raise tarfile.ReadError("unexpected end of data")
-                if extension == "json" and record is None:
-                    record = key, content
-                elif extension == "png" and record is not None and record[0] == key:
-                    yield key, content, json.loads(record[1])
-                    record = None
-                else:
-                    raise tarfile.ReadError(f"unexpected member {member.name}")
-            if record is not None:
-                raise tarfile.ReadError(f"{record[0]}.json has no image")
+        for key, files in read_tar(path):
+            if files.keys() != {"png", "json"}:
+                raise tarfile.ReadError(f"sample {key} has {', '.join(files)}, not png and json")
+            yield key, files["png"], json.loads(files["json"])
     except FileNotFoundError:
         raise InputError(f"{path}: shard not found; `dvc checkout` or `dvc repro` brings it") from None
     except (tarfile.TarError, json.JSONDecodeError, OSError) as error:
         raise InputError(f"{path}: truncated or damaged shard ({error}); {MEND}") from None
-
-
-def _check_end(path: Path) -> None:
-    """A tar cut between two members still reads as a tar; only the zeros at its end tell."""
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - 2 * tarfile.BLOCKSIZE))
-        if size % tarfile.RECORDSIZE or any(file.read()):
-            raise tarfile.ReadError("no end of archive")

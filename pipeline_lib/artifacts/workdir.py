@@ -15,7 +15,8 @@ from pipeline_lib.artifacts.fingerprints import fingerprint
 from pipeline_lib.artifacts.records import read_json, write_json
 from pipeline_lib.errors import InputError, RunError
 
-IDENTITY, PUBLISHED = "identity.json", "published"
+IDENTITY = "identity.json"
+PUBLISHED = "published"  # file of a directory whose work is finished; it names the out
 
 
 def work_root() -> Path:
@@ -104,6 +105,10 @@ class WorkDirectory:
         """Whether the unit is finished, with the bytes that were recorded."""
         return unit in self._entries
 
+    def digest(self, unit: str) -> str:
+        """Hex SHA-256 of a finished unit, as it was recorded."""
+        return str(self._entries[unit]["sha256"])
+
     def facts(self, unit: str) -> dict[str, Any]:
         """What was recorded with a finished unit."""
         return {name: value for name, value in self._entries[unit].items() if name not in ("unit", "sha256")}
@@ -127,7 +132,7 @@ class WorkDirectory:
         Raises:
             RunError: its bytes are no longer those that were recorded.
         """
-        if sha256(self.units / unit) != self._entries[unit]["sha256"]:
+        if sha256(self.units / unit) != self.digest(unit):
             raise RunError(f"{self.units / unit}: altered while the stage ran; run it again, this unit is done anew")
 
     def finish(self, out: Path, units: Iterable[str]) -> None:
@@ -144,6 +149,7 @@ class WorkDirectory:
         """Make these units the stage's out and keep them here as well, by hard links where the file system has them.
 
         A kill before DVC has copied the out into its cache, which for a large one takes a while, then loses nothing.
+        They are kept until other work is published as the same out.
         """
         with atomic_directory(out) as folder:
             for unit in units:
@@ -153,7 +159,11 @@ class WorkDirectory:
                     shutil.copyfile(self.units / unit, folder / unit)
                     sync(folder / unit)
             sync(folder)
-        (self.path / PUBLISHED).touch()
+        (self.path / PUBLISHED).write_text(out.as_posix())
+        for marker in self.path.parent.glob(f"*/{PUBLISHED}"):
+            other = marker.parent
+            if other != self.path and marker.read_text() == out.as_posix() and not at_work(other):
+                shutil.rmtree(other)
 
     def clear(self) -> None:
         """Begin anew."""
@@ -161,10 +171,3 @@ class WorkDirectory:
         self.units.mkdir(parents=True)
         self._entries.clear()
         self._open()
-
-    def forget_published(self, key: str) -> None:
-        """Remove published work of other identities that have the same value at `key`."""
-        for marker in self.path.parent.glob(f"*/{PUBLISHED}"):
-            other = marker.parent
-            if other != self.path and read_json(other / IDENTITY).get(key) == self.identity[key]:
-                shutil.rmtree(other)

@@ -73,7 +73,7 @@ def compare_loops(generator: Path, params: Synthesize, shards: int, device: torc
             torch.cuda.reset_peak_memory_stats()
         began = time.perf_counter()
         for shard in timed:
-            (out / f"{name}-{shard.name}").write_bytes(render(shard))
+            (out / f"{name}-{shard.key}").write_bytes(render(shard))
         wall = time.perf_counter() - began
         images = sum(len(shard.samples) for shard in timed)
         results.append(
@@ -121,7 +121,7 @@ def _plain(generator: Path, params: Synthesize, device: torch.device) -> Loop:
 def _ours(generator: Path, params: Synthesize, device: torch.device) -> Loop:
     pipeline = Generator(generator, params, device)
     worker = worker_with(pipeline, params, device)
-    return lambda shard: worker(shard).tar, pipeline.denoiser
+    return lambda shard: worker(shard).content, pipeline.denoiser
 
 
 LOOPS = {"plain diffusers loop": _plain, "ours": _ours}

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pipeline_lib.artifacts.tars import read_tar
 from pipeline_lib.errors import InputError
 
 Labelled = tuple[str, Image.Image, int]  # key, image, class index
@@ -66,20 +67,21 @@ def _from_idx(folder: Path) -> Iterator[Labelled]:
 
 
 def _from_tar(path: Path) -> Iterator[Labelled]:
+    known = Image.registered_extensions()
     try:
-        with tarfile.open(path, "r:") as tar:
-            pending: dict[str, dict[str, bytes]] = {}
-            for member in tar:
-                key, _, extension = member.name.rpartition(".")
-                file = tar.extractfile(member)
-                parts = pending.setdefault(key, {})
-                parts["cls" if extension == "cls" else "image"] = file.read() if file else b""
-                if len(parts) == 2:
-                    image = Image.open(io.BytesIO(parts["image"]))
-                    yield key, image, int(parts["cls"])
-                    del pending[key]
+        for key, files in read_tar(path):
+            labels = [content for name, content in files.items() if _last_extension(name) == ".cls"]
+            images = [content for name, content in files.items() if _last_extension(name) in known]
+            if len(images) != 1 or len(labels) != 1:
+                raise InputError(f"{path}: sample {key} has {', '.join(files)}; expected one image and one .cls")
+            yield key, Image.open(io.BytesIO(images[0])), int(labels[0])
     except (tarfile.TarError, OSError, ValueError) as error:
         raise InputError(f"{path}: damaged tar of labelled images ({error})") from None
+
+
+def _last_extension(name: str) -> str:
+    """`.jpg` of `c.jpg` and of `JPG`."""
+    return "." + name.rpartition(".")[2].lower()
 
 
 def _from_class_folders(folder: Path) -> Iterator[Labelled]:

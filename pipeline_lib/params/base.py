@@ -1,5 +1,6 @@
 """Reading a section of params.yaml into a frozen, strict model."""
 
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +16,13 @@ class Section(BaseModel):
     """Base of every section: unknown keys and wrong types are errors, instances are immutable."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    def differences(self, *, without: AbstractSet[str] = frozenset()) -> dict[str, Any]:
+        """The values that are not the defaults, as JSON has them, for an identity.
+
+        A new key whose default is what was done before then changes no identity.
+        """
+        return self.model_dump(mode="json", exclude_defaults=True, exclude=set(without))
 
 
 T = TypeVar("T")

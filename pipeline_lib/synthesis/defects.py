@@ -6,7 +6,7 @@ from typing import Any
 from pipeline_lib.errors import RunError
 from pipeline_lib.synthesis.generator import Picture
 
-LISTED = 20  # of the bad images, in an error
+LISTED = 20  # bad images that an error names
 
 
 def defect(picture: Picture, blank_deviation: float) -> str:
@@ -23,25 +23,21 @@ def defect(picture: Picture, blank_deviation: float) -> str:
 
 
 class Tally:
-    """Counts bad images over a dataset: those with a defect, and those with the pixels of an earlier one."""
+    """Counts the images of a dataset, and the bad ones: with a defect, or with the pixels of an earlier image."""
 
     def __init__(self) -> None:
         self.images = 0
         self.counts: Counter[str] = Counter()
-        self._first: dict[bytes, str] = {}  # key by pixel digest
         self._listed: list[str] = []
 
-    def look(self, record: dict[str, Any]) -> str | None:
-        """Count a sample; the key of an earlier one with the same pixels, if there is one."""
+    def count(self, row: dict[str, Any]) -> None:
+        """Count a sample by its row of the dataset's index."""
         self.images += 1
-        earlier = self._first.setdefault(bytes.fromhex(record["pixel_sha256"]), record["key"])
-        duplicate = earlier if earlier != record["key"] else None
-        reason = record["defect"] or (f"duplicate of {duplicate}" if duplicate else "")
+        reason = row["defect"] or (f"duplicate of {row['duplicate_of']}" if row["duplicate_of"] else "")
         if reason:
             self.counts[reason.split()[0]] += 1
             if len(self._listed) < LISTED:
-                self._listed.append(f"{record['key']} ({reason})")
-        return duplicate
+                self._listed.append(f"{row['key']} ({reason})")
 
     def check(self, most: float) -> None:
         """Hold the share of bad images to a bound.

@@ -153,7 +153,7 @@ class Generator:
 
     def _conditions(self, samples: Sequence[dict[str, Any]], embeddings: dict[str, Embedding]) -> dict[str, Tensor]:
         """Arguments of the pipeline: embeddings of prompts, mixed by the samples' weights, and of negative prompts."""
-        mixed = [_mix([embeddings[part] for part in _parts(s)], s["weights"]) for s in samples]
+        mixed = [_weighted_sum([embeddings[part] for part in _parts(s)], s["weights"]) for s in samples]
         arguments = dict(zip(EMBEDDINGS[::2], map(torch.stack, zip(*mixed, strict=True)), strict=False))
         if self._guided and "negative_prompt_embeds" in self._accepts:
             for sample in samples:
@@ -206,7 +206,7 @@ def _parts(sample: dict[str, Any]) -> list[str]:
     return parts
 
 
-def _mix(embeddings: Sequence[Embedding], weights: Sequence[float]) -> Embedding:
+def _weighted_sum(embeddings: Sequence[Embedding], weights: Sequence[float]) -> Embedding:
     """The convex combination of several embeddings; a single one as it is."""
     if len(embeddings) == 1:
         return embeddings[0]

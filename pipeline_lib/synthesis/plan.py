@@ -16,7 +16,7 @@ class Shard:
     samples: tuple[dict[str, Any], ...]
 
     @property
-    def name(self) -> str:
+    def key(self) -> str:
         """File name in the dataset."""
         return shard_name(self.number)
 

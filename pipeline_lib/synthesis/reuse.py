@@ -1,44 +1,66 @@
-"""Shards of an earlier, shorter or longer dataset, found in DVC's cache instead of being rendered again."""
+"""The dataset of a recipe's last finished run, whose shards are taken from DVC's cache instead of being rendered."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
-from pipeline_lib.artifacts.dvc_cache import CachedFile
+from pipeline_lib.artifacts.dvc_cache import last_run
+from pipeline_lib.artifacts.files import md5
+from pipeline_lib.artifacts.records import iterate_lines
 from pipeline_lib.synthesis.plan import Shard
 
+INDEX = "index.jsonl"
 
-def shards_in_cache(
-    outs: dict[str, CachedFile], folder: str, record: str, identity: dict[str, Any], plan: Iterable[Shard]
-) -> Iterator[tuple[Shard, bytes, dict[str, Any]]]:
-    """Shards of the plan that the last finished run rendered, with their bytes and what was recorded of them.
 
-    outs: the run's files by path; folder: of the dataset; record: path of the provenance, which says what the run's
-    identity was. All that determines pixels but the prompts must be the same. A run in which nothing at all has changed
-    is a forced one: nothing is taken from the cache then.
-    """
-    content = outs[record].read() if record in outs else None
-    index = outs[f"{folder}/index.jsonl"].read() if f"{folder}/index.jsonl" in outs else None
-    if content is None or index is None:
-        return
-    provenance = json.loads(content)
-    earlier = provenance.get("identity", {})
-    if earlier == identity or _of_pixels(earlier) != _of_pixels(identity):
-        return
-    rows = map(json.loads, index.splitlines())
-    for shard, (name, cached) in zip(plan, groupby(rows, key=lambda row: row["shard"]), strict=False):
-        file = outs.get(f"{folder}/{name}")
-        if file is not None and name == shard.name and _are(list(cached), shard.samples):
-            tar = file.read()
-            if tar is not None:
-                yield shard, tar, provenance["shards"][name]
+class EarlierDataset:
+    """What DVC's cache has of the dataset, and what was recorded of its rendering."""
+
+    def __init__(self, recipe: str, out: Path) -> None:
+        """Read dvc.lock, the provenance and the index; out: folder of the dataset.
+
+        Raises:
+            RunError: DVC does not say where its cache is.
+        """
+        self._run, self._folder = last_run(f"synthesize@{recipe}"), out.as_posix()
+        content = self._read(f"data/provenance/synthesize/{recipe}.json")
+        self._provenance: dict[str, Any] = json.loads(content or "{}")
+        self._identity: dict[str, Any] = self._provenance.get("identity", {})
+
+    def _read(self, path: str) -> bytes | None:
+        file = self._run.outs.get(path)
+        return file.read() if file else None
+
+    def is_forced(self, identity: dict[str, Any]) -> bool:
+        """Whether a run of this identity is one that was forced: nothing at all has changed since the last."""
+        return self._identity == identity and self._run.same_code_and_params
+
+    def has_index(self, path: Path) -> bool:
+        """Whether this file is the dataset's index."""
+        file = self._run.outs.get(f"{self._folder}/{INDEX}")
+        return file is not None and file.md5 == md5(path)
+
+    def shards(self, identity: dict[str, Any], plan: Iterable[Shard]) -> Iterator[tuple[Shard, bytes, dict[str, Any]]]:
+        """Shards of the plan that the dataset has, with their bytes and what was recorded of them.
+
+        All that determines pixels but the prompts must be the same; they are compared sample by sample.
+        """
+        index = self._run.outs.get(f"{self._folder}/{INDEX}")
+        if index is None or not index.is_whole() or _of_pixels(self._identity) != _of_pixels(identity):
+            return
+        rows = groupby(iterate_lines(index.path), key=lambda row: row["shard"])
+        for shard, (name, cached) in zip(plan, rows, strict=False):
+            if name == shard.key and _are_of(list(cached), shard.samples):
+                tar = self._read(f"{self._folder}/{name}")
+                if tar is not None:
+                    yield shard, tar, self._provenance["shards"][name]
 
 
 def _of_pixels(identity: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in identity.items() if name not in ("prompts", "max_bad_fraction")}
 
 
-def _are(rows: Sequence[dict[str, Any]], samples: Sequence[dict[str, Any]]) -> bool:
+def _are_of(rows: Sequence[dict[str, Any]], samples: Sequence[dict[str, Any]]) -> bool:
     """Whether these rows of an index are of these samples, with the same prompts and seeds."""
     return len(rows) == len(samples) and all(row | sample == row for row, sample in zip(rows, samples, strict=True))

@@ -1,6 +1,5 @@
 """Render a recipe's prompts into shards, resumable at each shard."""
 
-import hashlib
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -8,26 +7,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from pipeline_lib.artifacts.dvc_cache import last_outs
-from pipeline_lib.artifacts.fingerprints import digest_code, digest_path
+from pipeline_lib.artifacts.fingerprints import digest_path, fingerprint
 from pipeline_lib.artifacts.records import iterate_lines, write_lines
 from pipeline_lib.artifacts.shards import read_records
 from pipeline_lib.artifacts.workdir import WorkDirectory
 from pipeline_lib.errors import InputError
+from pipeline_lib.execution.placement import executor
+from pipeline_lib.execution.tasks import Result
 from pipeline_lib.params.runtime import Runtime
 from pipeline_lib.params.synthesize import Synthesize
 from pipeline_lib.progress import ProgressBar
-from pipeline_lib.synthesis.cluster import on_ray
 from pipeline_lib.synthesis.defects import Tally
-from pipeline_lib.synthesis.executors import Executor, RenderedShard, local
 from pipeline_lib.synthesis.generator import locate
 from pipeline_lib.synthesis.plan import Shard, plan_shards, shard_name
-from pipeline_lib.synthesis.reuse import shards_in_cache
+from pipeline_lib.synthesis.reuse import INDEX, EarlierDataset
+from pipeline_lib.synthesis.version import VERSION
 from pipeline_lib.synthesis.worker import make_worker
 
-INDEX = "index.jsonl"
 MOST_CPU_WORKERS = 4  # each holds its own copy of the generator
 
 
@@ -36,6 +32,13 @@ class Synthesis:
 
     def __init__(self, recipe: str, prompts: Path, generator: Path, params: Synthesize, runtime: Runtime) -> None:
         """Look at the inputs; nothing is loaded or written.
+
+        Args:
+            recipe: name of the recipe, which begins the keys of its samples.
+            prompts: JSON-lines file of the recipe's prompts.
+            generator: folder of a diffusers pipeline, or with a hub.json.
+            params: section `synthesize` of params.yaml.
+            runtime: section `runtime`, which determines no pixels.
 
         Raises:
             InputError: the prompts or the generator are not usable.
@@ -51,8 +54,8 @@ class Synthesis:
             "recipe": recipe,
             "prompts": digest_path(prompts),
             "generator": digest_path(generator),
-            "params": params.model_dump(exclude={"max_bad_fraction"}),
-            "code": digest_code(),
+            "params": params.differences(without={"max_bad_fraction"}),
+            "version": VERSION,
         }
 
     def plan(self) -> Iterator[Shard]:
@@ -73,29 +76,31 @@ class Synthesis:
     def run(self, out: Path) -> dict[str, Any]:
         """Render what is missing and write `out`: NNNNNN.tar and index.jsonl, a line a sample.
 
-        Shards that an earlier dataset had are taken from DVC's cache. Returns facts for the provenance.
+        Shards that the recipe's last dataset had are taken from DVC's cache. A forced run renders everything anew.
+        Returns facts for the provenance.
 
         Raises:
             InputError: another run renders the same dataset.
             RunError: too many images are bad, a worker died, a shard was altered.
         """
         identity = {**self.pixels, "max_bad_fraction": self.params.max_bad_fraction}
+        names = [shard_name(number) for number in range(self.shards)]
         with WorkDirectory.locked("synthesize", self.pixels) as work:
-            earlier = last_outs(f"synthesize@{self.recipe}")
-            self._take_over(work, earlier, f"{out.as_posix()}/{INDEX}")
-            record = f"data/provenance/synthesize/{self.recipe}.json"
-            for shard, tar, taken in shards_in_cache(earlier, out.as_posix(), record, identity, self.plan()):
-                if not work.done(shard.name):
-                    with work.writing(shard.name, **taken) as path:
-                        path.write_bytes(tar)
+            earlier = EarlierDataset(self.recipe, out)
+            if not earlier.is_forced(identity):
+                self._reuse(work, earlier, identity)
+            elif work.done(INDEX) and earlier.has_index(work.units / INDEX):
+                work.clear()  # it was finished before this run
             measured = self._render(work, range(self.shards))
+            digests = fingerprint({name: work.digest(name) for name in names})
+            if not work.done(INDEX) or work.facts(INDEX)["shards"] != digests:
+                with work.writing(INDEX, shards=digests) as path:
+                    write_lines(path, self._index(work))
             tally = Tally()
-            with work.writing(INDEX) as path:
-                write_lines(path, self._index(work, tally))
+            for row in iterate_lines(work.units / INDEX):
+                tally.count(row)
             tally.check(self.params.max_bad_fraction)
-            names = [shard_name(number) for number in range(self.shards)]
             work.publish(out, [INDEX, *names])
-            work.forget_published("recipe")
             shards = {name: work.facts(name) for name in names}
         return {
             "identity": identity,
@@ -106,12 +111,14 @@ class Synthesis:
             "shards": shards,
         }
 
-    def _take_over(self, work: WorkDirectory, earlier: dict[str, Any], index: str) -> None:
-        """Work that DVC has taken into its cache is not resumed: this is a forced run."""
-        if work.done(INDEX) and index in earlier:
-            with (work.units / INDEX).open("rb") as file:
-                if hashlib.file_digest(file, "md5").hexdigest() == earlier[index].md5:
-                    work.clear()
+    def _reuse(self, work: WorkDirectory, earlier: EarlierDataset, identity: dict[str, Any]) -> None:
+        """Enter the earlier dataset's shards that are not done as done."""
+        if all(work.done(shard_name(number)) for number in range(self.shards)):
+            return
+        for shard, tar, facts in earlier.shards(identity, self.plan()):
+            if not work.done(shard.key):
+                with work.writing(shard.key, **facts) as path:
+                    path.write_bytes(tar)
 
     def _render(self, work: WorkDirectory, numbers: range) -> dict[str, Any]:
         """Render the shards with these numbers that are not done. Returns what was measured."""
@@ -126,18 +133,17 @@ class Synthesis:
             todo = (shard for shard in self.plan() if shard.number in wanted)
             with ProgressBar(f"synthesize {self.recipe}", total, total - left) as bar:
 
-                def commit(shard: Shard, rendered: RenderedShard) -> None:
+                def commit(shard: Shard, rendered: Result) -> None:
                     writing = time.monotonic()
-                    facts = {"device": rendered.device, "seconds": round(rendered.seconds, 3)}
-                    with work.writing(shard.name, **facts) as path:
-                        path.write_bytes(rendered.tar)
-                    seconds["packing"] += rendered.packing_seconds
-                    seconds["workers"] += rendered.seconds
+                    with work.writing(shard.key, **rendered.facts) as path:
+                        path.write_bytes(rendered.content)
+                    seconds["packing"] += rendered.facts["packing_seconds"]
+                    seconds["workers"] += rendered.facts["seconds"]
                     seconds["writing"] += time.monotonic() - writing
                     bar.advance(len(shard.samples), f"{bar.rate:.1f} images/s")
 
                 worker = partial(make_worker, self.generator, self.params)
-                executor(self.runtime, len(missing))(todo, worker, commit)
+                executor(self.runtime, len(missing), MOST_CPU_WORKERS)(todo, worker, commit)
         wall = time.monotonic() - began
         return {
             "images_rendered_in_this_run": left,
@@ -145,27 +151,11 @@ class Synthesis:
             "seconds": {name: round(value, 3) for name, value in seconds.items()},
         }
 
-    def _index(self, work: WorkDirectory, tally: Tally) -> Iterator[dict[str, Any]]:
-        """The lines of the index, each shard hashed once more before it is read."""
+    def _index(self, work: WorkDirectory) -> Iterator[dict[str, Any]]:
+        """The rows of the index, each shard hashed once more before it is read."""
+        first: dict[bytes, str] = {}  # key of the first sample with these pixels, by their digest
         for name in map(shard_name, range(self.shards)):
             work.verify(name)
             for record in read_records(work.units / name):
-                yield {**record, "duplicate_of": tally.look(record), "shard": name}
-
-
-def executor(runtime: Runtime, shards: int) -> Executor:
-    """Where the shards are rendered.
-
-    Raises:
-        InputError: CUDA was asked for and there is none.
-    """
-    if runtime.executor == "ray":
-        return partial(on_ray, runtime)
-    cuda = torch.cuda.device_count()
-    if runtime.device == "cuda" and not cuda:
-        raise InputError("params.yaml: `runtime.device` is cuda, but torch sees no CUDA device; set it to auto or cpu")
-    if cuda and runtime.device != "cpu":
-        placement = [torch.device("cuda", number % cuda) for number in range(runtime.workers or cuda)]
-    else:
-        placement = [torch.device("cpu")] * (runtime.workers or min(torch.get_num_threads(), MOST_CPU_WORKERS))
-    return partial(local, placement[:shards])
+                original = first.setdefault(bytes.fromhex(record["pixel_sha256"]), record["key"])
+                yield {**record, "duplicate_of": None if original == record["key"] else original, "shard": name}

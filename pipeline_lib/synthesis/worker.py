@@ -1,4 +1,4 @@
-"""What a process renders: shards, each into the bytes of a tar."""
+"""The worker of synthesis: it renders a shard into the bytes of a tar."""
 
 import hashlib
 import time
@@ -12,26 +12,26 @@ import torch
 from PIL import Image
 
 from pipeline_lib.artifacts.shards import pack_shard
+from pipeline_lib.execution.tasks import Result, Worker
 from pipeline_lib.params.synthesize import Synthesize
 from pipeline_lib.synthesis.defects import defect
-from pipeline_lib.synthesis.executors import RenderedShard, Worker
 from pipeline_lib.synthesis.generator import Generator, Picture
 from pipeline_lib.synthesis.plan import Shard
 
 Batch = tuple[list[Picture], tuple[dict[str, Any], ...]]
 
 
-def make_worker(generator: Path, params: Synthesize, device: torch.device) -> Worker:
+def make_worker(generator: Path, params: Synthesize, device: torch.device) -> Worker[Shard]:
     """Load the pipeline on the device; the result renders a shard."""
     if device.type == "cpu":
         torch.set_num_threads(1)  # another number gives other last bits; more workers are faster than more threads
     return worker_with(Generator(generator, params, device), params, device)
 
 
-def worker_with(pipeline: Generator, params: Synthesize, device: torch.device) -> Worker:
+def worker_with(pipeline: Generator, params: Synthesize, device: torch.device) -> Worker[Shard]:
     """A worker with a pipeline that is loaded."""
 
-    def render(shard: Shard) -> RenderedShard:
+    def render(shard: Shard) -> Result:
         began = time.monotonic()
         batches: SimpleQueue[Batch | None] = SimpleQueue()
         with ThreadPoolExecutor(1) as packer:  # which encodes a batch while the next one is rendered
@@ -44,7 +44,12 @@ def worker_with(pipeline: Generator, params: Synthesize, device: torch.device) -
             finally:
                 batches.put(None)
             tar, packing_seconds = packed.result()
-        return RenderedShard(tar, _describe(device), time.monotonic() - began, packing_seconds)
+        facts = {
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            "seconds": round(time.monotonic() - began, 3),
+            "packing_seconds": round(packing_seconds, 3),  # of encoding and taring, some of it beside the rendering
+        }
+        return Result(tar, facts)
 
     return render
 
@@ -64,7 +69,3 @@ def _pack(batches: "SimpleQueue[Batch | None]", blank_deviation: float) -> tuple
 
     began = time.thread_time()
     return pack_shard(samples()), time.thread_time() - began
-
-
-def _describe(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

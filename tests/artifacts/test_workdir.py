@@ -35,6 +35,28 @@ def test_finished_units_survive_and_move_to_the_out(tmp_path: Path) -> None:
         assert not work.done("a")
 
 
+def test_published_units_are_kept_until_other_work_is_published_as_the_same_out(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+
+    def publish(seed: int, out: Path) -> Path:
+        with WorkDirectory.locked("stage", {"seed": seed}) as work:
+            write(work, "unit", str(seed).encode())
+            work.publish(out, ["unit"])
+            return work.path
+
+    first, second = publish(1, one), publish(2, other)
+    publish(1, one)
+    assert first.exists() and second.exists()
+    with WorkDirectory.locked("stage", {"seed": 1}) as work:
+        assert work.done("unit")
+        third = publish(3, one)
+        assert first.exists(), "another run holds it"
+    publish(3, one)
+    assert [path.exists() for path in (first, second, third)] == [False, True, True]
+    assert (one / "unit").read_bytes() == b"3"
+    assert (other / "unit").read_bytes() == b"2"
+
+
 def test_altered_or_unjournalled_units_are_not_done() -> None:
     with WorkDirectory.locked("stage", {}) as work:
         write(work, "altered", b"1")

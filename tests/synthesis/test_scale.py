@@ -1,10 +1,15 @@
-"""A hundred thousand samples: planning, resuming and indexing take seconds, and memory does not grow with them."""
+"""A hundred thousand samples: all but the rendering takes seconds, and memory does not grow with them."""
 
 import contextlib
+import json
 import multiprocessing
 import os
+import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +17,13 @@ import torch
 from PIL import Image
 
 from pipeline_lib.artifacts.memory import peak_memory
-from pipeline_lib.artifacts.records import write_lines
+from pipeline_lib.artifacts.records import write_json, write_lines
 from pipeline_lib.artifacts.shards import pack_shard
+from pipeline_lib.execution.tasks import Result
 from pipeline_lib.params.base import read
 from pipeline_lib.params.runtime import Runtime
 from pipeline_lib.params.synthesize import Synthesize
 from pipeline_lib.synthesis import synthesize
-from pipeline_lib.synthesis.executors import RenderedShard
 from pipeline_lib.synthesis.plan import Shard
 from pipeline_lib.synthesis.synthesize import Synthesis
 
@@ -28,7 +33,7 @@ FORKS = multiprocessing.get_context("forkserver")
 def make_worker(generator: Path, params: Synthesize, device: torch.device) -> object:
     """Eight by eight pixels of noise instead of a diffusion model; all around it is real."""
 
-    def render(shard: Shard) -> RenderedShard:
+    def render(shard: Shard) -> Result:
         if shard.number == int(os.environ.get("STOP_AT", "-1")):
             raise KeyboardInterrupt
         samples = []
@@ -37,7 +42,7 @@ def make_worker(generator: Path, params: Synthesize, device: torch.device) -> ob
             digest = f"{sample['seed']:064x}"
             found = {"pixel_deviation": 50.0, "pixel_sha256": digest, "defect": ""}
             samples.append((Image.fromarray(pixels), {**sample, **found}))
-        return RenderedShard(pack_shard(samples), "cpu", 0.0, 0.0)
+        return Result(pack_shard(samples), {"device": "cpu", "seconds": 0.0, "packing_seconds": 0.0})
 
     return render
 
@@ -49,7 +54,9 @@ def drive(folder: Path, images: int, figures: "multiprocessing.SimpleQueue[dict[
     write_lines(Path("prompts.jsonl"), ({"key": f"mixup-{i:06d}", **row} for i in range(images)))
     params = read(Synthesize, "synthesize").model_copy(update={"shard_size": 128})
     runtime = read(Runtime, "runtime").model_copy(update={"device": "cpu", "workers": 1})
-    out = f"out-{images}"
+    out, code = f"out-{images}", Path("pipeline_lib/code.py")
+    code.parent.mkdir(exist_ok=True)
+    code.touch()
 
     def made() -> Synthesis:
         return Synthesis(out, Path("prompts.jsonl"), Path("world/generator"), params, runtime)
@@ -66,7 +73,30 @@ def drive(folder: Path, images: int, figures: "multiprocessing.SimpleQueue[dict[
     facts = made().run(Path(out))
     took["resuming and indexing"] = time.monotonic() - began
     assert facts["images_rendered_in_this_run"] == images % 128
+    commit_to_dvc(out, facts)
+
+    def again() -> float:
+        """As after an edit of code, seconds."""
+        code.write_text(code.read_text() + "# an edit\n")
+        shutil.rmtree(out)
+        began = time.monotonic()
+        assert made().run(Path(out))["images_rendered_in_this_run"] == 0
+        return time.monotonic() - began
+
+    took["finished work, again"] = again()
+    shutil.rmtree(".work")
+    took["DVC's cache, again"] = again()
     figures.put({**took, "peak_memory_mib": peak_memory.whole()})
+
+
+def commit_to_dvc(out: str, facts: dict[str, Any]) -> None:
+    """Let DVC take the dataset into its cache and into dvc.lock, as after a run of the stage."""
+    record = f"data/provenance/synthesize/{out}.json"
+    write_json(Path(record), facts)
+    stage = {"matrix": {"recipe": [out]}, "cmd": "true", "deps": ["pipeline_lib/code.py"], "outs": [out, record]}
+    Path("dvc.yaml").write_text(json.dumps({"stages": {"synthesize": stage}}))
+    for command in (["init", "-q", "--no-scm", "-f"], ["commit", "-q", "-f"]):
+        subprocess.run([sys.executable, "-m", "dvc", *command], check=True)
 
 
 def measure(folder: Path, images: int) -> dict[str, float]:
