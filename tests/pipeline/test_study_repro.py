@@ -21,7 +21,7 @@ def clone(finished: Path, tmp_path: Path) -> Path:
     (world / "real").mkdir()
     shutil.copy(clone / "world/real.tar", world / "real/scenes.tar")
     axes = {"recipes": ["mixup"], "baselines": ["noise"], "domains": ["scenes"], "models": ["resnet"]}
-    cells = {"replicates": 2, "images": 8, "block": 9, "judges": ["mixup", "mixup"], "judge_images": 6, "compared": 30}
+    cells = {"replicates": 2, "images": 8, "block": 9, "judges": ["mixup"], "judge_images": 6, "compared": 30}
     sizes = {"reconstruct.held_out": 2, "reconstruct.range_images": 4, "reconstruct.batch_size": 3}
     edit_params(
         clone / "params.yaml",
