@@ -1,15 +1,18 @@
-"""A stage's declared code dependencies are exactly the first-party modules it imports."""
+"""What a stage imports stands in dvc.yaml, written by a command, and imports point downward."""
 
 import ast
 from pathlib import Path
 
 import pytest
-import yaml
 
-from pipeline_lib.lineage.closure import closure, expand, imports
+from pipeline_lib.lineage.closure import closure, imports, undeclared
+from pipeline_lib.lineage.dependencies import with_dependencies
+from pipeline_lib.lineage.pipeline import definition, script_of
+from pipeline_lib.yaml_file import read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+DVC_YAML = ROOT / "dvc.yaml"
+STAGES = {name: definition(entry) for name, entry in read_yaml(DVC_YAML, "")["stages"].items()}
 MAY_IMPORT = {
     "params": set(),
     "artifacts": set(),
@@ -19,35 +22,59 @@ MAY_IMPORT = {
     "models": {"params"},
     "calibration": {"params", "artifacts", "models"},
     "fakequant": set(),
-    "bench": {"params", "artifacts", "synthesis", "models", "calibration", "fakequant", "quantization", "evaluation"},
-    "quantization": {"params", "artifacts", "models", "fakequant"},
-    "evaluation": {"params", "artifacts", "models", "quantization"},
-    "choice": {"params", "artifacts", "models", "quantization"},
-    "study": {"params", "artifacts", "models", "calibration", "quantization", "evaluation"},
+    "quantization": {"params", "artifacts", "models", "calibration", "fakequant"},
+    "evaluation": {"params", "artifacts", "models", "calibration", "quantization"},
+    "cells": {"params", "artifacts", "calibration", "quantization"},
+    "choice": {"params", "artifacts", "models", "calibration", "quantization"},
+    "study": {"params", "artifacts", "models", "calibration", "quantization", "evaluation", "cells"},
+    "bench": {
+        "params",
+        "artifacts",
+        "execution",
+        "synthesis",
+        "models",
+        "calibration",
+        "fakequant",
+        "quantization",
+        "evaluation",
+        "cells",
+    },
     "report": {"params", "artifacts"},
     "lineage": {"params", "artifacts", "synthesis"},
-    "commands": {"params", "artifacts", "prompts", "synthesis", "models", "fakequant", "lineage", "bench"},
+    "commands": {"params", "artifacts", "prompts", "models", "fakequant", "lineage", "bench"},
 }
 GROUND = {"command", "errors", "progress", "yaml_file"}  # modules that every room may import
 
 
-def shortest(files: set[Path]) -> list[str]:
-    """The same files as dvc.yaml would name them: a whole room as its folder."""
-    named = set()
-    for file in files:
-        room = file.parent
-        whole = room.parent.name == "pipeline_lib" and expand(str(room), ROOT) <= files
-        named.add(str((room if whole else file).relative_to(ROOT)))
-    return sorted(named)
+def script(stage: str) -> Path:
+    return ROOT / str(script_of(STAGES[stage]["cmd"]))
+
+
+def test_dvc_yaml_is_what_the_command_would_write() -> None:
+    assert DVC_YAML.read_text() == with_dependencies(ROOT), "`python -m pipeline_lib dependencies --write`"
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_declared_code_is_the_import_closure(stage: str) -> None:
-    module = STAGES[stage]["cmd"].split()[2]
-    needed = closure(ROOT / Path(*module.split(".")).with_suffix(".py"), ROOT)
-    code = [d for d in STAGES[stage]["deps"] if d.startswith(("pipeline_lib/", "stages/"))]
-    declared = {file for dep in code for file in expand(dep, ROOT)}
-    assert declared == needed, f"dvc.yaml should list {shortest(needed)}"
+def test_dependencies_cover_the_imports(stage: str) -> None:
+    code = [dep for dep in STAGES[stage]["deps"] if dep.startswith(("pipeline_lib/", "stages/"))]
+    assert not undeclared(script(stage), code, ROOT)
+    rooms = {module.relative_to(ROOT).parts[1] for module in closure(script(stage), ROOT)}
+    assert {Path(dep).parts[1] for dep in code} == rooms, "a room of which nothing is imported"
+
+
+def test_nobody_renders_again_because_rounding_changed() -> None:
+    assert not [dep for dep in STAGES["synthesize"]["deps"] if "quantization" in dep or "fakequant" in dep]
+
+
+def test_a_float_network_is_evaluated_without_quantization() -> None:
+    modules = closure(script("evaluate-float"), ROOT)
+    assert not [module for module in modules if module.is_relative_to(ROOT / "pipeline_lib/quantization")]
+
+
+def test_dvc_yaml_can_be_read_in_a_minute() -> None:
+    lines = DVC_YAML.read_text().splitlines()
+    assert len(lines) < 250
+    assert max(map(len, lines)) <= 120
 
 
 def test_package_inits_hold_a_docstring_alone() -> None:

@@ -78,9 +78,10 @@ def md5(path: Path) -> str:
 
 
 def dvc_listing(path: Path, digest: Callable[[Path], str] = md5) -> list[dict[str, str]]:
-    """What DVC keeps of a folder: digest and name of each file, by name; .dvcignore leaves bytecode out."""
-    files = sorted((p.relative_to(path).as_posix(), p) for p in path.rglob("*") if p.is_file() and p.suffix != ".pyc")
-    return [{"md5": digest(file), "relpath": name} for name, file in files]
+    """What DVC keeps of a folder: digest and name of each file, by name, but for what .dvcignore leaves out."""
+    files = [file for file in path.rglob("*") if file.is_file() and file.suffix != ".pyc" and file.name != ".gitignore"]
+    by_name = sorted((file.relative_to(path).as_posix(), file) for file in files)
+    return [{"md5": digest(file), "relpath": name} for name, file in by_name]
 
 
 def dvc_digest(path: Path) -> str:

@@ -1,22 +1,27 @@
 """Commands on where artifacts came from."""
 
+import difflib
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pipeline_lib.artifacts.files import atomic
 from pipeline_lib.command import guarded
-from pipeline_lib.errors import InputError
-from pipeline_lib.lineage import audit as lineage
-from pipeline_lib.lineage import plan as planning
-from pipeline_lib.lineage import trace as tracing
-from pipeline_lib.lineage.card import card as model_card
+from pipeline_lib.errors import InputError, RunError
+from pipeline_lib.lineage.audit import audit_lines, run_audit
+from pipeline_lib.lineage.card import card_lines
 from pipeline_lib.lineage.checks import Check, Problem
-from pipeline_lib.lineage.croissant import croissant as describe_dataset
-from pipeline_lib.lineage.orphans import orphans
+from pipeline_lib.lineage.croissant import dataset_description
+from pipeline_lib.lineage.dependencies import with_dependencies
+from pipeline_lib.lineage.orphans import find_orphans
+from pipeline_lib.lineage.pipeline import DVC_YAML
+from pipeline_lib.lineage.plan import difference_lines, planned_reruns
 from pipeline_lib.lineage.repository import Repository
+from pipeline_lib.lineage.trace import samples_of_class, trace_sample
 from pipeline_lib.params.base import read, validate
 from pipeline_lib.params.runtime import Runtime
 from pipeline_lib.params.synthesize import Synthesize
@@ -43,24 +48,17 @@ def audit(
     if diff is not None:
         if artifact is None:
             raise InputError("--diff OTHER compares with an artifact; name that too")
-        for line in planning.difference(repository, artifact, diff):
-            print(line)
-        return
-    if plan:
-        reruns = planning.plan(repository)
-        for rerun in reruns:
-            took = "" if rerun.seconds is None else f"  ({rerun.seconds:.0f} s the last time)"
-            print(f"{rerun.stage}: {rerun.why}{took}")
-        print(f"{len(reruns)} stages, {sum(rerun.seconds or 0 for rerun in reruns):.0f} s the last time")
-        return
-    result = lineage.audit(repository, artifact, [_rerendered(repository, deep)] if deep else [])
-    if as_json:
-        print(json.dumps(result.to_json(), indent=2))
+        _print(difference_lines(repository, artifact, diff))
+    elif plan:
+        _print_plan(repository)
     else:
-        for line in lineage.describe(repository, result, artifact):
-            print(line)
-    if result.failed:
-        raise typer.Exit(1)
+        result = run_audit(repository, artifact, [_rendered_again(repository, deep)] if deep else [])
+        if as_json:
+            print(json.dumps(result.to_json(), indent=2))
+        else:
+            _print(audit_lines(repository, result, artifact))
+        if result.failed:
+            raise typer.Exit(1)
 
 
 @app.command()
@@ -74,15 +72,14 @@ def trace(
         raise InputError("trace: expected a KEY, or --class NAME")
     repository = _repository()
     if key is not None:
-        print(json.dumps(tracing.trace(repository, key), indent=2, ensure_ascii=False))
+        print(json.dumps(trace_sample(repository, key), indent=2, ensure_ascii=False))
         return
     names = [entry.name for entry in read_vocabulary(Path(read(Task, "task").classes))]
     if class_name not in names:
         raise InputError(f"--class: no {class_name!r}; there are {', '.join(names)}")
-    rows = list(tracing.of_class(repository, names.index(class_name)))
-    for row in rows:
-        print(json.dumps(row, ensure_ascii=False))
-    print(f"{len(rows)} samples", file=sys.stderr)
+    samples = list(samples_of_class(repository, names.index(class_name)))
+    _print(json.dumps(sample, ensure_ascii=False) for sample in samples)
+    print(f"{len(samples)} samples", file=sys.stderr)
 
 
 @app.command()
@@ -90,54 +87,86 @@ def trace(
 def card(checkpoint: Annotated[str, typer.Argument(help="A folder below data/quantized.")]) -> None:
     """Print a checkpoint's model card, in Markdown."""
     repository = _repository(allow_missing=True)
-    for line in model_card(repository, Path(checkpoint).as_posix(), lineage.audit(repository, checkpoint)):
-        print(line)
+    _print(card_lines(repository, Path(checkpoint).as_posix(), run_audit(repository, checkpoint)))
 
 
 @app.command()
 @guarded
 def croissant(dataset: Annotated[str, typer.Argument(help="A folder below data/synthetic.")]) -> None:
     """Print a dataset's Croissant description, as JSON-LD."""
-    print(json.dumps(describe_dataset(_repository(), Path(dataset).as_posix()), indent=2, ensure_ascii=False))
+    print(json.dumps(dataset_description(_repository(), Path(dataset).as_posix()), indent=2, ensure_ascii=False))
+
+
+@app.command()
+@guarded
+def dependencies(write: Annotated[bool, typer.Option("--write", help="Write it into dvc.yaml.")] = False) -> None:
+    """The code that each stage of dvc.yaml depends on, by its imports. Exit code 1 if dvc.yaml has other code."""
+    expected = with_dependencies(Path())
+    found = DVC_YAML.read_text(encoding="utf-8")
+    if expected == found:
+        return
+    if not write:
+        files = "dvc.yaml", "dvc.yaml by imports"
+        print(*difflib.unified_diff(found.splitlines(), expected.splitlines(), *files, lineterm=""), sep="\n")
+        raise RunError(
+            "dvc.yaml: expected the code that its stages import, found the difference above; "
+            "`python -m pipeline_lib dependencies --write` writes it"
+        )
+    with atomic(DVC_YAML) as path:
+        path.write_text(expected, encoding="utf-8")
 
 
 @app.command()
 @guarded
 def clean(yes: Annotated[bool, typer.Option("--yes", help="Remove them.")] = False) -> None:
     """List work directories and cached objects that no run needs any more."""
-    found = orphans(_repository())
-    for orphan in found:
-        print(f"{orphan.bytes / 2**20:10.2f} MiB  {orphan.path}  ({orphan.what})")
+    orphans = find_orphans(_repository())
+    for orphan in orphans:
+        print(f"{orphan.bytes / 2**20:10.2f} MiB  {orphan.path}  ({orphan.description})")
         if yes:
             orphan.remove()
-    total = sum(orphan.bytes for orphan in found) / 2**20
-    print(f"{len(found)} orphans, {total:.2f} MiB, {'removed' if yes else 'kept; --yes removes them'}")
+    total = sum(orphan.bytes for orphan in orphans) / 2**20
+    print(f"{len(orphans)} orphans, {total:.2f} MiB, {'removed' if yes else 'kept; --yes removes them'}")
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)
+
+
+def _print_plan(repository: Repository) -> None:
+    reruns = planned_reruns(repository)
+    for rerun in reruns:
+        took = "" if rerun.seconds is None else f"  ({rerun.seconds:.0f} s the last time)"
+        print(f"{rerun.stage}: {rerun.reason}{took}")
+    print(f"{len(reruns)} stages, {sum(rerun.seconds or 0 for rerun in reruns):.0f} s the last time")
 
 
 def _repository(*, allow_missing: bool = False) -> Repository:
     task = read(Task, "task")
-    kinds = {
+    source_kinds = {
         task.classes: "text",
         task.generator: "generator weights",
         task.classifiers: "classifier weights",
         task.labelled: "labelled images",
         task.real: "real calibration images",
     }
-    return Repository(kinds, allow_missing=allow_missing)
+    return Repository(source_kinds, allow_missing=allow_missing)
 
 
-def _rerendered(repository: Repository, count: int) -> Check:
-    """The check of `--deep`."""
-    from pipeline_lib.lineage.rerender import rerender
+def _rendered_again(repository: Repository, count: int) -> Check:
+    """The check of `--deep`, on `count` samples of each dataset."""
+    from pipeline_lib.lineage.rerender import render_again
     from pipeline_lib.models.device import resolve_device
 
     generator, device = Path(read(Task, "task").generator), resolve_device(read(Runtime, "runtime"))
-    problems, rendered = [], 0
+    problems: list[Problem] = []
+    rendered = 0
     for dataset, stage in repository.datasets().items():
         params = validate(Synthesize, repository.runs[stage].params["synthesize"], "synthesize", Path("dvc.lock"))
-        for key, same in rerender(Path(dataset), generator, params, device, count):
+        for key, has_same_pixels in render_again(Path(dataset), generator, params, device, count):
             rendered += 1
-            if not same:
+            if not has_same_pixels:
                 evidence = f"sample {key}, rendered again on {device}, has other pixels than the dataset"
                 problems.append(Problem("FAIL", dataset, evidence, (stage,)))
     return Check("rendered again", f"{rendered} samples have the pixels of their datasets", problems)

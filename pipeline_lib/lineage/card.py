@@ -12,8 +12,8 @@ from pipeline_lib.lineage.graph import CODE
 from pipeline_lib.lineage.repository import CHECKPOINTS, Repository
 
 
-def card(repository: Repository, checkpoint: str, audited: Audit) -> Iterator[str]:
-    """The lines of the card. `audited` is the audit of this checkpoint.
+def card_lines(repository: Repository, checkpoint: str, audit: Audit) -> Iterator[str]:
+    """The card of a checkpoint, a line at a time, with the result of its own audit.
 
     Raises:
         InputError: no finished stage wrote a checkpoint here, or it is absent.
@@ -32,26 +32,28 @@ def card(repository: Repository, checkpoint: str, audited: Audit) -> Iterator[st
     if description["simulation_only"]:
         yield "\nThe logarithmic softmax has no form in an integer runtime: this checkpoint is for simulation."
     yield "\n## Made from"
-    for ancestor in audited.stages:
+    for ancestor in audit.stages:
         for path, md5 in repository.runs[ancestor].deps.items():
-            kind = repository.graph.kind(path)
+            kind = repository.graph.source_kind(path)
             if not repository.graph.producers_below(path) and kind != CODE:
                 yield f"- {kind}: `{path}` ({md5[:10]}), read by `{ancestor}`"
     recorded = repository.provenance(stage) or {}
     yield f"\nCommit {recorded.get('git_commit')}, on {recorded.get('device')} ({recorded.get('processor')})."
-    (verdict,) = (verdict for verdict in audited.verdicts if verdict.checkpoint == checkpoint)
-    yield f"\n**Real images upstream: {verdict.text}.** Checks: {_counts(Counter(c.status for c in audited.checks))}."
+    (verdict,) = (verdict for verdict in audit.verdicts if verdict.checkpoint == checkpoint)
+    statuses = Counter(check.status for check in audit.checks)
+    yield f"\n**Real images upstream: {verdict.text}.** Checks: {_counts(statuses)}."
     metrics = Path("data/evaluation") / folder.name / "metrics.json"
     if metrics.exists():
-        yield from _accuracy(json.loads(metrics.read_text(encoding="utf-8")))
+        yield from _accuracy_lines(json.loads(metrics.read_text(encoding="utf-8")))
 
 
-def _accuracy(metrics: dict[str, Any]) -> Iterator[str]:
+def _accuracy_lines(metrics: dict[str, Any]) -> Iterator[str]:
     yield f"\n## Accuracy on {metrics['images']} labelled images\n\n| | top-1, % | interval |\n|---|---|---|"
     for method in ("reconstructed", "nearest"):
-        found = metrics[method]
-        yield f"| {method} | {found['top1']:.2f} | {found['top1_low']:.2f} to {found['top1_high']:.2f} |"
+        result = metrics[method]
+        yield f"| {method} | {result['top1']:.2f} | {result['top1_low']:.2f} to {result['top1_high']:.2f} |"
 
 
 def _counts(counter: Counter[Any]) -> str:
+    """`OK: 14, WARN: 1`."""
     return ", ".join(f"{key}: {number}" for key, number in sorted(counter.items()))

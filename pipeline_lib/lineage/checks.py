@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
@@ -17,13 +18,13 @@ from safetensors.numpy import load_file
 
 from pipeline_lib.artifacts.dvc_cache import cached
 from pipeline_lib.artifacts.files import digest_of_listing
-from pipeline_lib.lineage.closure import closure, expand
+from pipeline_lib.lineage.closure import undeclared
 from pipeline_lib.lineage.graph import CODE
 from pipeline_lib.lineage.pipeline import DVC_LOCK, lookup
 from pipeline_lib.lineage.repository import CALIBRATIONS, CHECKPOINTS, DATASETS, Repository
 
 Status = Literal["OK", "WARN", "FAIL"]
-NAMED = 3  # files that a message lists
+NAMES_LISTED = 3  # in a message
 
 
 @dataclass(frozen=True)
@@ -46,23 +47,23 @@ class Check:
 
     @property
     def status(self) -> Status:
-        """The worst of its problems'."""
+        """The worst of its problems' statuses; OK if it has none."""
         found = {problem.status for problem in self.problems}
-        return "FAIL" if "FAIL" in found else "WARN" if "WARN" in found else "OK"
-
-
-Found = Iterator[Problem]
+        if "FAIL" in found:
+            return "FAIL"
+        return "WARN" if "WARN" in found else "OK"
 
 
 def run_checks(repository: Repository, stages: Collection[str]) -> list[Check]:
-    """All checks, of these stages."""
-    return [
-        Check(name, " ".join(str(check.__doc__).split()).rstrip("."), list(check(repository, stages)))
-        for name, check in CHECKS.items()
-    ]
+    """All checks, of these stages. The docstring of each says what it looks at, in words that the audit prints."""
+    checks = []
+    for name, check in CHECKS.items():
+        evidence = " ".join(str(check.__doc__).split()).rstrip(".")
+        checks.append(Check(name, evidence, list(check(repository, stages))))
+    return checks
 
 
-def outs_on_disk(repository: Repository, stages: Collection[str]) -> Found:
+def outs_on_disk(repository: Repository, stages: Collection[str]) -> Iterator[Problem]:
     """Every file of every out is re-hashed and has the digest that dvc.lock records."""
     for stage in stages:
         for path, md5 in repository.runs[stage].outs.items():
@@ -72,7 +73,7 @@ def outs_on_disk(repository: Repository, stages: Collection[str]) -> Found:
                 yield Problem("FAIL", path, _difference(repository, Path(path), md5), (stage,))
 
 
-def cache_on_disk(repository: Repository, stages: Collection[str]) -> Found:
+def cache_on_disk(repository: Repository, stages: Collection[str]) -> Iterator[Problem]:
     """What DVC's cache holds of the outs has the digest that it is stored under."""
     for stage in stages:
         for path, md5 in repository.runs[stage].outs.items():
@@ -81,41 +82,46 @@ def cache_on_disk(repository: Repository, stages: Collection[str]) -> Found:
                 continue
             objects = {path: whole}
             if md5.endswith(".dir") and repository.hasher.file(whole.path) == whole.md5:
-                members = json.loads(whole.path.read_bytes())
-                objects = {f"{path}/{m['relpath']}": cached(repository.cache, m["md5"]) for m in members}
+                objects = {
+                    f"{path}/{member['relpath']}": cached(repository.cache, member["md5"])
+                    for member in json.loads(whole.path.read_bytes())
+                }
             for name, file in objects.items():
                 if file.path.exists() and repository.hasher.file(file.path) != file.md5:
                     yield Problem("FAIL", name, f"its copy in DVC's cache, {file.path}, has other bytes", (stage,))
 
 
-def sources_and_code(repository: Repository, stages: Collection[str]) -> Found:
+def sources_and_code(repository: Repository, stages: Collection[str]) -> Iterator[Problem]:
     """Sources and code on the disk are those that dvc.lock says were read."""
-    for (path, md5), readers in _leaves(repository, stages).items():
-        kind = repository.graph.kind(path)
+    for (path, md5), readers in _readers_of_sources(repository, stages).items():
+        kind = repository.graph.source_kind(path)
         if not Path(path).exists():
             yield _missing(repository, path, *readers)
         elif repository.hasher.path(Path(path)) != md5:
-            frozen = any(repository.declared[r].frozen for r in readers if r in repository.declared)
+            frozen = any(name in repository.declared and repository.declared[name].frozen for name in readers)
             status: Status = "WARN" if kind == CODE and not frozen else "FAIL"
-            yield Problem(status, path, f"{kind}: not what {_some(readers)} read; `dvc repro` reruns that", readers)
+            yield Problem(status, path, f"{kind}: not what {_listed(readers)} read; `dvc repro` reruns that", readers)
         elif kind == "unknown":
-            yield Problem("WARN", path, f"a source of unknown kind, read by {_some(readers)}", readers)
+            yield Problem("WARN", path, f"a source of unknown kind, read by {_listed(readers)}", readers)
 
 
-def links(repository: Repository, stages: Collection[str]) -> Found:
+def links(repository: Repository, stages: Collection[str]) -> Iterator[Problem]:
     """Each stage read what dvc.lock says that the stage before it wrote."""
-    wrote = {path: (md5, name) for name, run in repository.runs.items() for path, md5 in run.outs.items()}
+    digests: dict[str, str] = {}
+    for run in repository.runs.values():
+        digests.update(run.outs)
     for stage in stages:
         for path, md5 in repository.runs[stage].deps.items():
-            if path in wrote and wrote[path][0] != md5:
-                yield Problem("FAIL", path, f"{stage} read other bytes than {wrote[path][1]} wrote", (stage,))
-            parts = [out for out in wrote if out.startswith(path + "/")]
-            complete = bool(parts) and all(Path(out).exists() for out in parts)  # else the check of outs says so
+            if digests.get(path, md5) != md5:
+                producer = repository.graph.producer(path)
+                yield Problem("FAIL", path, f"{stage} read other bytes than {producer} wrote", (stage,))
+            outs_below = [out for out in digests if out.startswith(path + "/")]
+            complete = outs_below and all(Path(out).exists() for out in outs_below)  # if not, the check of outs says so
             if complete and repository.hasher.path(Path(path)) != md5:
                 yield Problem("FAIL", path, f"{stage} read other files than are there now", (stage,))
 
 
-def provenance(repository: Repository, stages: Collection[str]) -> Found:
+def provenance(repository: Repository, stages: Collection[str]) -> Iterator[Problem]:
     """Every run recorded itself, and the digests that it recorded are those of dvc.lock."""
     for stage in stages:
         path = next((out for out in repository.runs[stage].outs if "provenance" in out), stage)
@@ -125,13 +131,13 @@ def provenance(repository: Repository, stages: Collection[str]) -> Found:
                 yield Problem("FAIL", path, "absent or unreadable; `dvc checkout` restores it", (stage,))
             continue
         for out, md5 in repository.products(stage).items():
-            own = recorded.get("outs", {}).get(out)
-            if own != md5:
-                evidence = f"dvc.lock has {md5}, but {stage} recorded that it wrote {own}: committed by hand?"
+            wrote = recorded.get("outs", {}).get(out)
+            if wrote != md5:
+                evidence = f"dvc.lock has {md5}, but {stage} recorded that it wrote {wrote}: committed by hand?"
                 yield Problem("FAIL", out, evidence, (stage,))
 
 
-def parameters(repository: Repository, stages: Collection[str]) -> Found:
+def parameters(repository: Repository, stages: Collection[str]) -> Iterator[Problem]:
     """The values of params.yaml are those that dvc.lock says were used."""
     for stage in stages:
         declared = repository.declared.get(stage)
@@ -147,20 +153,20 @@ def parameters(repository: Repository, stages: Collection[str]) -> Found:
                 yield Problem(status, f"params.yaml: {key}", evidence, (stage,))
 
 
-def unfinished(repository: Repository, stages: Collection[str]) -> Found:  # noqa: ARG001 a check's arguments
+def unfinished(repository: Repository, stages: Collection[str]) -> Iterator[Problem]:  # noqa: ARG001 a check's arguments
     """Every stage that dvc.yaml declares has finished."""
     for name in repository.declared.keys() - repository.runs.keys():
         yield Problem("WARN", name, "declared in dvc.yaml, but dvc.lock has no run of it; `dvc repro` runs it", ())
 
 
-def frozen(repository: Repository, stages: Collection[str]) -> Found:
+def frozen(repository: Repository, stages: Collection[str]) -> Iterator[Problem]:
     """No stage is frozen."""
     for stage in stages:
         if stage in repository.declared and repository.declared[stage].frozen:
             yield Problem("WARN", stage, "frozen: `dvc repro` calls it up to date whatever changes", (stage,))
 
 
-def committed(repository: Repository, stages: Collection[str]) -> Found:  # noqa: ARG001 a check's arguments
+def committed(repository: Repository, stages: Collection[str]) -> Iterator[Problem]:  # noqa: ARG001 a check's arguments
     """dvc.lock is the one of git's HEAD."""
     shown = subprocess.run(["git", "show", f"HEAD:./{DVC_LOCK}"], capture_output=True, check=False)
     if shown.returncode:
@@ -169,23 +175,24 @@ def committed(repository: Repository, stages: Collection[str]) -> Found:  # noqa
         yield Problem("WARN", str(DVC_LOCK), "differs from git's HEAD; `git diff dvc.lock` shows how", ())
 
 
-def declared_imports(repository: Repository, stages: Collection[str]) -> Found:
-    """Every stage declares exactly the modules that it imports."""
-    scripts = {repository.declared[s].script: s for s in stages if s in repository.declared}
-    root = Path()
-    for script, stage in scripts.items():
-        if not (root / script).exists():
-            continue
-        code = [d for d in repository.declared[stage].deps if repository.graph.kind(d) == CODE]
-        declared = {file for dep in code for file in expand(dep, root)}
-        for file in sorted(closure(root / script, root) - declared):
-            readers = tuple(s for s in stages if s in repository.declared and repository.declared[s].script == script)
-            yield Problem("FAIL", file.as_posix(), f"imported by {script}, but no dependency of {stage}", readers)
+def declared_imports(repository: Repository, stages: Collection[str]) -> Iterator[Problem]:
+    """Every stage declares the modules that it imports."""
+    readers: dict[tuple[Path, str], list[str]] = defaultdict(list)
+    for stage in stages:
+        declared = repository.declared.get(stage)
+        if declared is None or declared.script is None or not Path(declared.script).exists():
+            continue  # other checks say so of a stage that dvc.yaml lacks, and of a file that is not there
+        code = [dep for dep in declared.deps if repository.graph.source_kind(dep) == CODE]
+        for module in undeclared(Path(declared.script), code, Path()):
+            readers[module, declared.script].append(stage)
+    for (module, script), names in readers.items():
+        evidence = f"imported by {script}, but no dependency of {_listed(names)}"
+        yield Problem("FAIL", module.as_posix(), evidence, tuple(names))
 
 
-def environment(repository: Repository, stages: Collection[str]) -> Found:
+def environment(repository: Repository, stages: Collection[str]) -> Iterator[Problem]:
     """The packages installed are those of the runs."""
-    drift: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    readers: dict[tuple[str, str, str], list[str]] = defaultdict(list)  # by package, version then, version now
     for stage in stages:
         for package, then in (repository.provenance(stage) or {}).get("packages", {}).items():
             try:
@@ -193,12 +200,12 @@ def environment(repository: Repository, stages: Collection[str]) -> Found:
             except PackageNotFoundError:
                 now = "absent"
             if now != then:
-                drift[package, then, now].append(stage)
-    for (package, then, now), readers in drift.items():
-        yield Problem("WARN", package, f"{then} when {_some(readers)} ran, {now} now", tuple(readers))
+                readers[package, then, now].append(stage)
+    for (package, then, now), names in readers.items():
+        yield Problem("WARN", package, f"{then} when {_listed(names)} ran, {now} now", tuple(names))
 
 
-def devices(repository: Repository, stages: Collection[str]) -> Found:
+def devices(repository: Repository, stages: Collection[str]) -> Iterator[Problem]:
     """Each dataset was rendered on devices of one kind."""
     for stage in stages:
         found = (repository.provenance(stage) or {}).get("devices", {})
@@ -207,7 +214,7 @@ def devices(repository: Repository, stages: Collection[str]) -> Found:
             yield Problem("WARN", stage, f"{counts}: last bits may differ between them", (stage,))
 
 
-def datasets(repository: Repository, stages: Collection[str]) -> Found:
+def datasets(repository: Repository, stages: Collection[str]) -> Iterator[Problem]:
     """Each dataset's index names its shards, and as many images as were rendered."""
     for stage in stages:
         for path in repository.products(stage):
@@ -223,45 +230,55 @@ def datasets(repository: Repository, stages: Collection[str]) -> Found:
                 continue
             there = {file.name for file in Path(path).glob("*.tar")}
             if indexed != there:
-                evidence = f"shards of the index that are not there, or the other way: {_some(indexed ^ there)}"
+                evidence = f"shards of the index that are not there, or the other way: {_listed(indexed ^ there)}"
                 yield Problem("FAIL", path, evidence, (stage,))
             images = (repository.provenance(stage) or {}).get("images", rows)
             if images != rows:
                 yield Problem("FAIL", f"{path}/index.jsonl", f"{rows} images, but {images} were made", (stage,))
 
 
-def calibration_samples(repository: Repository, stages: Collection[str]) -> Found:
+def calibration_samples(repository: Repository, stages: Collection[str]) -> Iterator[Problem]:
     """Every image of a calibration set that stems from a dataset stands in that dataset's index."""
     for stage in stages:
-        read = [dep for dep in repository.runs[stage].deps if dep.startswith(DATASETS + "/")]
-        for path in (p for p in repository.products(stage) if p.startswith(CALIBRATIONS + "/")):
+        datasets = [Path(dep) for dep in repository.runs[stage].deps if dep.startswith(DATASETS + "/")]
+        if not datasets or not all(dataset.exists() for dataset in datasets):
+            continue
+        for path in repository.products(stage):
             table = Path(path) / "samples.csv"
-            if not read or not table.exists() or not Path(read[0]).exists():
+            if not path.startswith(CALIBRATIONS + "/") or not table.exists():
                 continue
+            strangers: set[str] = set()
             with table.open(encoding="utf-8", newline="") as file:
-                strangers = {key for row in csv.DictReader(file) for key in row["key"].split("+")}  # A+B: mixed
-            with suppress(OSError, ValueError, KeyError):  # of which the check of datasets speaks
-                strangers.difference_update(key for key, _ in samples(Path(read[0])))
+                for row in csv.DictReader(file):
+                    strangers.update(row["key"].split("+"))  # A+B: an image mixed of two samples
+            for dataset in datasets:
+                with suppress(
+                    OSError, ValueError, KeyError
+                ):  # an unreadable index is reported by the check of datasets
+                    strangers.difference_update(key for key, _ in samples(dataset))
             if strangers:
-                evidence = f"{len(strangers)} samples are not in {read[0]}/index.jsonl: {_some(strangers)}"
+                indices = ", ".join(f"{dataset}/index.jsonl" for dataset in datasets)
+                evidence = f"{len(strangers)} samples are not in {indices}: {_listed(strangers)}"
                 yield Problem("FAIL", str(table), evidence, (stage,))
 
 
-def checkpoints(repository: Repository, stages: Collection[str]) -> Found:
+def checkpoints(repository: Repository, stages: Collection[str]) -> Iterator[Problem]:
     """The integers of every weight fill their packed bytes; steps are positive, zero points levels of the grid."""
     for stage in stages:
-        for path in (p for p in repository.products(stage) if p.startswith(CHECKPOINTS + "/")):
+        for path in repository.products(stage):
+            if not path.startswith(CHECKPOINTS + "/"):
+                continue
             for file in sorted(Path(path).glob("*.safetensors")):
                 try:
-                    described = json.loads((Path(path) / "quantization.json").read_text(encoding="utf-8"))
-                    wrong = list(_wrong_weights(described["weights"], load_file(file)))
+                    description = json.loads((Path(path) / "quantization.json").read_text(encoding="utf-8"))
+                    faults = list(_faults_of_weights(description["weights"], load_file(file)))
                 except (OSError, ValueError, KeyError, SafetensorError) as error:
-                    wrong = [f"unreadable: {error}"]
-                for evidence in wrong:
+                    faults = [f"unreadable: {error}"]
+                for evidence in faults:
                     yield Problem("FAIL", str(file), evidence, (stage,))
 
 
-CHECKS: dict[str, Callable[[Repository, Collection[str]], Found]] = {
+CHECKS: dict[str, Callable[[Repository, Collection[str]], Iterator[Problem]]] = {
     "outs": outs_on_disk,
     "cache": cache_on_disk,
     "sources and code": sources_and_code,
@@ -296,25 +313,26 @@ def _difference(repository: Repository, path: Path, md5: str) -> str:
         return f"digest {repository.hasher.path(path)}, dvc.lock has {md5}, whose listing in the cache is altered"
     was, now = {entry["relpath"]: entry["md5"] for entry in entries}, repository.hasher.listing(path)
     changed = sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
-    return f"other bytes than dvc.lock records: {_some(changed)}; `dvc checkout` restores them"
+    return f"other bytes than dvc.lock records: {_listed(changed)}; `dvc checkout` restores them"
 
 
-def _leaves(repository: Repository, stages: Collection[str]) -> dict[tuple[str, str], tuple[str, ...]]:
-    """Readers by path and digest of what no stage writes."""
+def _readers_of_sources(repository: Repository, stages: Collection[str]) -> dict[tuple[str, str], tuple[str, ...]]:
+    """The stages that read a source, which no stage writes, by its path and its digest."""
     readers: dict[tuple[str, str], list[str]] = defaultdict(list)
     for stage in stages:
         for path, md5 in repository.runs[stage].deps.items():
             if not repository.graph.producers_below(path):
                 readers[path, md5].append(stage)
-    return {leaf: tuple(names) for leaf, names in readers.items()}
+    return {source: tuple(names) for source, names in readers.items()}
 
 
-def _some(names: Collection[str]) -> str:
-    shown = ", ".join(sorted(names)[:NAMED])
-    return shown + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+def _listed(names: Collection[str]) -> str:
+    first = ", ".join(sorted(names)[:NAMES_LISTED])
+    return f"{first} and {len(names) - NAMES_LISTED} more" if len(names) > NAMES_LISTED else first
 
 
 def _first_difference(key: str, then: Any, now: Any) -> str:
+    """The first value below a key of params.yaml that is another now."""
     if isinstance(then, dict) and isinstance(now, dict):
         for name in then.keys() | now.keys():
             if then.get(name) != now.get(name):
@@ -329,13 +347,15 @@ def samples(dataset: Path) -> Iterator[tuple[str, str]]:
             yield row["key"], row["shard"]
 
 
-def _wrong_weights(described: dict[str, Any], tensors: dict[str, Any]) -> Iterator[str]:
-    for name, layer in described.items():
+def _faults_of_weights(layers: dict[str, Any], tensors: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with a checkpoint's tensors, by what quantization.json says of each layer."""
+    for name, layer in layers.items():
         bits, count = layer["bits"], int(np.prod(layer["shape"]))
-        packed, step, zero = (tensors[f"{name}.{part}"] for part in ("integers", "step", "zero_point"))
-        if packed.size != -(-count * bits // 8):
-            yield f"{name}: {packed.size} bytes, but {count} integers of {bits} bits need {-(-count * bits // 8)}"
+        packed, step, zero_point = tensors[f"{name}.integers"], tensors[f"{name}.step"], tensors[f"{name}.zero_point"]
+        needed = math.ceil(count * bits / 8)
+        if packed.size != needed:
+            yield f"{name}: {packed.size} bytes, but {count} integers of {bits} bits need {needed}"
         if not (np.isfinite(step) & (step > 0)).all():
             yield f"{name}: a step is not a positive number"
-        if not ((zero == zero.round()) & (zero >= 0) & (zero < 2**bits)).all():
+        if not ((zero_point == zero_point.round()) & (zero_point >= 0) & (zero_point < 2**bits)).all():
             yield f"{name}: a zero point is no level of {bits} bits"

@@ -1,6 +1,7 @@
 """Which first-party modules a script imports, read from the source: DVC does not look."""
 
 import ast
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -34,3 +35,9 @@ def expand(dependency: str, root: Path) -> set[Path]:
     path = root / dependency
     files = path.rglob("*.py") if path.is_dir() else [path]
     return {file for file in files if file.name != "__init__.py"}
+
+
+def undeclared(script: Path, dependencies: Iterable[str], root: Path) -> list[Path]:
+    """The modules that a script imports, itself among them, and that no dependency names or holds."""
+    declared = {module for dependency in dependencies for module in expand(dependency, root)}
+    return sorted(closure(script, root) - declared)

@@ -41,8 +41,8 @@ FIELDS = {
 }
 
 
-def croissant(repository: Repository, dataset: str) -> dict[str, Any]:
-    """The description, with digests of the files on the disk.
+def dataset_description(repository: Repository, dataset: str) -> dict[str, Any]:
+    """The description of a dataset as JSON-LD, with digests of the files on the disk.
 
     Raises:
         InputError: no finished stage wrote a dataset here, or it is absent.
@@ -53,7 +53,7 @@ def croissant(repository: Repository, dataset: str) -> dict[str, Any]:
     recorded, run = repository.provenance(stage) or {}, repository.runs[stage]
     params = ", ".join(f"{name} {value}" for name, value in run.params["synthesize"].items())
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in (".tar", ".jsonl"))
-    sources = {dep: md5 for dep, md5 in run.deps.items() if repository.graph.kind(dep) == "generator weights"}
+    sources = {dep: md5 for dep, md5 in run.deps.items() if repository.graph.source_kind(dep) == "generator weights"}
     return {
         "@context": CONTEXT,
         "@type": "sc:Dataset",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pipeline_lib.lineage.pipeline import Run
 
 CODE = "code"
-REAL = ("real calibration images", "labelled images")  # the kinds that a data-free checkpoint has none of
+REAL_IMAGES = ("real calibration images", "labelled images")  # kinds of sources that a data-free checkpoint lacks
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,13 @@ class Link:
 class Graph:
     """The runs of dvc.lock, connected by what they read and write."""
 
-    def __init__(self, runs: Mapping[str, Run], kinds: Mapping[str, str]) -> None:
-        """kinds: of sources, by the path of a file or folder, such as `text` or those of REAL."""
-        self.runs, self.kinds = runs, kinds
+    def __init__(self, runs: Mapping[str, Run], source_kinds: Mapping[str, str]) -> None:
+        """Connect runs, by name; `source_kinds` says what a file or folder is: `text`, or one of REAL_IMAGES."""
+        self.runs, self.source_kinds = runs, source_kinds
         self._producers = {out: name for name, run in runs.items() for out in run.outs}
 
     def producer(self, path: str) -> str | None:
-        """The stage that writes the path, or the folder that it is in, or a file below it."""
+        """The stage that writes the path, or a folder that it lies in."""
         for out, name in self._producers.items():
             if path == out or path.startswith(out + "/"):
                 return name
@@ -39,11 +39,11 @@ class Graph:
         whole = self.producer(path)
         return inside if whole is None else [whole]
 
-    def kind(self, path: str) -> str:
-        """What a source is; `unknown` if nobody says so."""
+    def source_kind(self, path: str) -> str:
+        """What kind of source a path is, CODE or by `source_kinds`; `unknown` if these do not say."""
         if path.startswith(("pipeline_lib/", "stages/")):
             return CODE
-        for source, kind in self.kinds.items():
+        for source, kind in self.source_kinds.items():
             if path == source or path.startswith(source + "/"):
                 return kind
         return "unknown"
@@ -52,11 +52,11 @@ class Graph:
         """Every path of links from the stage to a source; the source is the last link."""
         for path, md5 in self.runs[stage].deps.items():
             link = Link(path, md5, stage)
-            makers = self.producers_below(path)
-            if not makers:
+            producers = self.producers_below(path)
+            if not producers:
                 yield [link]
-            for maker in makers:
-                for further in self.upstream(maker):
+            for producer in producers:
+                for further in self.upstream(producer):
                     yield [link, *further]
 
     def ancestors(self, stage: str) -> list[str]:
@@ -65,9 +65,9 @@ class Graph:
 
         def visit(name: str) -> None:
             for path in self.runs[name].deps:
-                for maker in self.producers_below(path):
-                    if maker not in ordered:
-                        visit(maker)
+                for producer in self.producers_below(path):
+                    if producer not in ordered:
+                        visit(producer)
             if name not in ordered:
                 ordered.append(name)
 
@@ -78,6 +78,9 @@ class Graph:
         """All stages that depend on it."""
         return [name for name in self.runs if name != stage and stage in self.ancestors(name)]
 
-    def real_images(self, stage: str) -> list[Link] | None:
+    def way_of_real_images(self, stage: str) -> list[Link] | None:
         """A way by which real images reach what the stage writes; none if there is none."""
-        return next((way for way in self.upstream(stage) if self.kind(way[-1].path) in REAL), None)
+        for way in self.upstream(stage):
+            if self.source_kind(way[-1].path) in REAL_IMAGES:
+                return way
+        return None

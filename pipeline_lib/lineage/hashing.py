@@ -9,7 +9,7 @@ class Hasher:
     """MD5 as DVC computes it, remembered by inode: a cache of hard links is not read twice."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, int], str] = {}
+        self._known: dict[tuple[int, int], str] = {}  # digests by device and inode
         self.bytes = 0  # read so far
 
     def file(self, path: Path) -> str:

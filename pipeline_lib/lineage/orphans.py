@@ -13,11 +13,11 @@ from pipeline_lib.lineage.repository import Repository
 
 @dataclass(frozen=True)
 class Orphan:
-    """A file or folder that may go."""
+    """A file or folder that may be removed."""
 
     path: Path
     bytes: int
-    what: str
+    description: str
 
     def remove(self) -> None:
         """Delete it."""
@@ -28,33 +28,37 @@ class Orphan:
             self.path.unlink()
 
 
-def orphans(repository: Repository) -> list[Orphan]:
+def find_orphans(repository: Repository) -> list[Orphan]:
     """Work that no running stage holds, and cached objects that dvc.lock does not name.
 
-    Unfinished work is listed too: removing it costs the units that it has. Removing cached objects costs the way
-    back to earlier values.
+    Unfinished work is listed too: what it has finished would be computed again. Cached objects are outs of earlier
+    parameters or code, which DVC could no longer restore.
     """
-    return [*_work(), *_cache(repository)]
+    return [*_work_folders(), *_cached_objects(repository)]
 
 
-def _work() -> Iterator[Orphan]:
+def _work_folders() -> Iterator[Orphan]:
     for identity in sorted(work_root().glob("*/*/identity.json")):
         folder = identity.parent
         if at_work(folder):
             continue
-        units = [path for path in folder.rglob("*") if path.is_file()]
-        what = "finished and published" if (folder / "published").exists() else f"unfinished work, {len(units)} files"
-        yield Orphan(folder, sum(path.stat().st_size for path in units), what)
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        if (folder / "published").exists():
+            description = "finished and published"
+        else:
+            description = f"unfinished work, {len(files)} files"
+        yield Orphan(folder, sum(path.stat().st_size for path in files), description)
 
 
-def _cache(repository: Repository) -> Iterator[Orphan]:
+def _cached_objects(repository: Repository) -> Iterator[Orphan]:
     needed: set[Path] = set()
     for run in repository.runs.values():
         for md5 in [*run.outs.values(), *run.deps.values()]:
             whole = cached(repository.cache, md5).path
             needed.add(whole)
             if md5.endswith(".dir") and whole.exists():
-                needed |= {cached(repository.cache, m["md5"]).path for m in json.loads(whole.read_bytes())}
+                members = json.loads(whole.read_bytes())
+                needed |= {cached(repository.cache, member["md5"]).path for member in members}
     for path in sorted((repository.cache / "files" / "md5").glob("*/*")):
         if path not in needed:
             yield Orphan(path, path.stat().st_size, "cached, not named by dvc.lock: an earlier value's")

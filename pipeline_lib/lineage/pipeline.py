@@ -18,15 +18,16 @@ class Declared:
     """A stage as dvc.yaml has it, with today's params.yaml."""
 
     name: str
+    command: str
     deps: list[str]
     params: list[str]  # dotted keys of params.yaml
     outs: list[str]
     frozen: bool
 
     @property
-    def script(self) -> str:
-        """The stage's script, among its dependencies."""
-        return next((dep for dep in self.deps if dep.startswith("stages/") and dep != "pipeline_lib/command.py"), "")
+    def script(self) -> str | None:
+        """Path of the module of `stages` that the command runs; none if it runs something else."""
+        return script_of(self.command)
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,18 @@ class Run:
     deps: dict[str, str]
     params: dict[str, Any]
     outs: dict[str, str]
+
+
+def script_of(command: str) -> str | None:
+    """`stages/prompts.py` for `python -m stages.prompts mixup`; none for a command of another form."""
+    found = re.match(r"python -m stages\.(\w+)", command)
+    return f"stages/{found[1]}.py" if found else None
+
+
+def definition(entry: dict[str, Any]) -> dict[str, Any]:
+    """What an entry of dvc.yaml's `stages` says of each of its stages: of a `foreach`, what stands below `do`."""
+    below: dict[str, Any] = entry.get("do", entry)
+    return below
 
 
 def lookup(values: Any, key: str) -> Any:
@@ -54,14 +67,19 @@ def declared_stages() -> dict[str, Declared]:
     """
     params = read_yaml(PARAMS, NO_REPOSITORY)
     stages: dict[str, Declared] = {}
-    for base, stage in read_yaml(DVC_YAML, NO_REPOSITORY)["stages"].items():
-        for item in _items(stage.get("matrix", {}), params):
-            name = f"{base}@{'-'.join(map(str, item.values()))}" if item else base
-            deps, keys, outs = (
-                [_resolved(_path(entry), item, params) for entry in stage.get(field, [])]
-                for field in ("deps", "params", "outs")
+    for base, entry in read_yaml(DVC_YAML, NO_REPOSITORY)["stages"].items():
+        stage = definition(entry)
+        for suffix, variables in _instances(entry, params):
+            name = f"{base}@{suffix}" if suffix else base
+            values = {**params, **variables}
+            stages[name] = Declared(
+                name,
+                command=_resolved(stage["cmd"], values),
+                deps=[_resolved(dep, values) for dep in stage.get("deps", [])],
+                params=[_resolved(key, values) for key in stage.get("params", [])],
+                outs=[_resolved(_path(out), values) for out in stage.get("outs", [])],
+                frozen=bool(stage.get("frozen", False)),
             )
-            stages[name] = Declared(name, deps, keys, outs, bool(stage.get("frozen", False)))
     return stages
 
 
@@ -83,20 +101,37 @@ def finished_runs() -> dict[str, Run]:
     }
 
 
-def _path(entry: Any) -> str:
+def _path(out: Any) -> str:
     """The path of an out, which may have options."""
-    return str(next(iter(entry)) if isinstance(entry, dict) else entry)
+    return str(next(iter(out)) if isinstance(out, dict) else out)
 
 
-def _items(matrix: dict[str, Any], params: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    axes = {
-        name: lookup(params, values.strip("${}")) or [] if isinstance(values, str) else values
-        for name, values in matrix.items()
-    }
-    for combination in itertools.product(*axes.values()):
-        yield dict(zip(axes, combination, strict=True))
+def _instances(entry: dict[str, Any], params: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The stages of an entry: what follows the @ of the name, and its own variables, besides those of params.yaml.
+
+    `foreach` has a stage for each key of a mapping, or each item of a list; `matrix` one for each combination.
+    """
+    if "foreach" in entry:
+        items = _values(entry["foreach"], params)
+        pairs = items.items() if isinstance(items, dict) else ((item, item) for item in items)
+        for key, item in pairs:
+            yield str(key), {"key": key, "item": item}
+    elif "matrix" in entry:
+        axes = {name: _values(values, params) for name, values in entry["matrix"].items()}
+        for combination in itertools.product(*axes.values()):
+            key = "-".join(map(str, combination))
+            yield key, {"key": key, "item": dict(zip(axes, combination, strict=True))}
+    else:
+        yield "", {}
 
 
-def _resolved(text: str, item: dict[str, Any], params: dict[str, Any]) -> str:
-    """The text with `${item.x}` and `${a.b}` replaced."""
-    return re.sub(r"\$\{([^}]+)\}", lambda found: str(lookup({**params, "item": item}, found[1])), text)
+def _values(values: Any, params: dict[str, Any]) -> Any:
+    """A list or mapping, written out or named as `${a.b}`; an empty list where params.yaml has none."""
+    if isinstance(values, str):
+        return lookup(params, values.strip("${}")) or []
+    return values
+
+
+def _resolved(text: str, values: dict[str, Any]) -> str:
+    """The text with each `${a.b}` replaced by the value at this key."""
+    return re.sub(r"\$\{([^}]+)\}", lambda found: str(lookup(values, found[1])), text)

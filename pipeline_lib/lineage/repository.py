@@ -20,21 +20,21 @@ CHECKPOINTS, DATASETS, CALIBRATIONS = "data/quantized", "data/synthetic", "data/
 class Repository:
     """The working directory: what dvc.yaml and params.yaml declare, what dvc.lock records, what lies on the disk."""
 
-    def __init__(self, kinds: Mapping[str, str], *, allow_missing: bool = False) -> None:
-        """kinds: of sources by path, see `Graph`; allow_missing: absent data is no failure."""
+    def __init__(self, source_kinds: Mapping[str, str], *, allow_missing: bool = False) -> None:
+        """Read what is declared and recorded. `source_kinds`: see `Graph`; `allow_missing`: of data, no failure."""
         self.allow_missing = allow_missing
         self.declared, self.runs = declared_stages(), finished_runs()
-        self.graph = Graph(self.runs, kinds)
+        self.graph = Graph(self.runs, source_kinds)
         self.params: dict[str, Any] = read_yaml(PARAMS, NO_REPOSITORY)
         self.hasher = Hasher()
 
     @cached_property
     def cache(self) -> Path:
-        """DVC's cache."""
+        """Folder of DVC's cache."""
         return cache_folder()
 
     def stage_of(self, artifact: str) -> str:
-        """The stage that an artifact, or a stage, is named by.
+        """The stage that wrote an artifact; a checkpoint may go by its folder's name, and a stage by its own.
 
         Raises:
             InputError: no finished stage has written it.

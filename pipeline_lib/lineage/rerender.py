@@ -2,8 +2,8 @@
 
 import hashlib
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -13,28 +13,34 @@ from pipeline_lib.params.synthesize import Synthesize
 from pipeline_lib.synthesis.generator import Generator
 
 
-def rerender(
+def render_again(
     dataset: Path, generator: Path, params: Synthesize, device: torch.device, count: int
 ) -> Iterator[tuple[str, bool]]:
-    """Key, and whether the pixels are the same, of `count` samples at even distances.
+    """Key, and whether the pixels are those of the dataset, of samples at even distances.
 
     Each is rendered in the batch that it was rendered in: another one may give other last bits.
+
+    Args:
+        dataset: folder of shards and index.jsonl.
+        generator: folder of the diffusion pipeline that rendered it.
+        params: the parameters that it was rendered with.
+        device: where to render.
+        count: samples to render; all of them if the dataset has fewer.
     """
     if device.type == "cpu":
         torch.set_num_threads(1)
-    total = sum(1 for _ in iterate_lines(dataset / "index.jsonl"))
+    index = dataset / "index.jsonl"
+    total = sum(1 for _ in iterate_lines(index))
     chosen = {round(i * (total - 1) / max(1, count - 1)) for i in range(min(count, total))}
     pipeline = Generator(generator, params, device)
-    shard: list[dict[str, Any]] = []
-    for number, row in enumerate(iterate_lines(dataset / "index.jsonl")):
-        shard = [row] if not shard or row["shard"] != shard[0]["shard"] else [*shard, row]
-        if len(shard) < params.shard_size and number < total - 1:
-            continue
-        first = number - len(shard) + 1
+    first = 0  # position in the dataset of the shard's first sample
+    for name, group in groupby(iterate_lines(index), key=lambda row: row["shard"]):
+        shard = list(group)
         places = [place for place in range(len(shard)) if first + place in chosen]
+        first += len(shard)
         if not places:
             continue
-        pixels = [hashlib.sha256(s.image.tobytes()).hexdigest() for s in read_shard(dataset / row["shard"])]
+        pixels = [hashlib.sha256(sample.image.tobytes()).hexdigest() for sample in read_shard(dataset / name)]
         embeddings = pipeline.embed(shard)
         for place in places:
             start = place // params.batch_size * params.batch_size

@@ -11,10 +11,10 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.lineage.repository import CALIBRATIONS, Repository
 
 
-def trace(repository: Repository, key: str) -> dict[str, Any]:
-    """All that is known of one sample: its record, its place, its batch, and what used it.
+def trace_sample(repository: Repository, key: str) -> dict[str, Any]:
+    """All that is known of one sample: its record, its place in the shard, its batch, and what used it.
 
-    `batch` are the samples that were rendered with it, it among them.
+    `batch` are the keys of the samples that were rendered together, its own among them.
 
     Raises:
         InputError: no dataset has it.
@@ -22,22 +22,23 @@ def trace(repository: Repository, key: str) -> dict[str, Any]:
     for dataset in repository.datasets():
         place, shard = 0, ""
         for row in iterate_lines(Path(dataset) / "index.jsonl"):
-            place, shard = (place + 1 if row["shard"] == shard else 0), row["shard"]
+            place = place + 1 if row["shard"] == shard else 0
+            shard = row["shard"]
             if row["key"] == key:
-                sets = list(_calibration_sets(repository, key))
-                used = {name for s in sets if s["kept"] for name in repository.graph.descendants(s["stage"])}
-                checkpoints = [path for path, stage in repository.checkpoints().items() if stage in used]
-                where = {
+                calibration_sets = list(_calibration_sets(repository, key))
+                return {
+                    **row,
                     "dataset": dataset,
                     "place_in_shard": place,
                     "batch": _batch(repository, dataset, shard, place),
+                    "calibration_sets": calibration_sets,
+                    "checkpoints": _checkpoints_of(repository, calibration_sets),
                 }
-                return {**row, **where, "calibration_sets": sets, "checkpoints": checkpoints}
     raise InputError(f"{key}: no dataset has a sample of this key; `trace --class NAME` lists those of a class")
 
 
-def of_class(repository: Repository, number: int) -> Iterator[dict[str, Any]]:
-    """Key, dataset, prompt and weight of every sample that a class of this index is in."""
+def samples_of_class(repository: Repository, number: int) -> Iterator[dict[str, Any]]:
+    """Key, dataset, prompt and weight of every sample whose prompt names the class of this index."""
     for dataset in repository.datasets():
         for row in iterate_lines(Path(dataset) / "index.jsonl"):
             if number in row["classes"]:
@@ -53,18 +54,27 @@ def _batch(repository: Repository, dataset: str, shard: str, place: int) -> list
     return [row["key"] for number, row in enumerate(rows) if number // size == place // size]
 
 
+def _checkpoints_of(repository: Repository, calibration_sets: list[dict[str, Any]]) -> list[str]:
+    """The checkpoints calibrated on one of these sets, if the sample was kept there."""
+    stages: set[str] = set()
+    for entry in calibration_sets:
+        if entry["kept"]:
+            stages.update(repository.graph.descendants(entry["stage"]))
+    return [path for path, stage in repository.checkpoints().items() if stage in stages]
+
+
 def _calibration_sets(repository: Repository, key: str) -> Iterator[dict[str, Any]]:
+    """The rows of calibration sets that hold the sample, or an image mixed of it and another one."""
     for path in sorted(Path(CALIBRATIONS).glob("*/samples.csv")):
         stage = repository.graph.producer(path.parent.as_posix())
         with path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 if key in row["key"].split("+") and stage:  # A+B: an image mixed of two samples
-                    kept, scores = row["kept"] == "True", json.loads(row["scores"])
                     yield {
                         "path": path.parent.as_posix(),
                         "row": row["key"],
                         "stage": stage,
-                        "kept": kept,
+                        "kept": row["kept"] == "True",
                         "reason": row["reason"],
-                        "scores": scores,
+                        "scores": json.loads(row["scores"]),
                     }

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-MOST_CLASSES = 20  # that a table of all pairs is legible with
-LARGEST = 20  # changes that are listed where there are more
-SHADES = 4
+MOST_CLASSES = 20  # of a table of all pairs; with more classes it is not legible
+LISTED_CHANGES = 20  # the largest ones, where there are more classes
+SHADES = 4  # of a cell's background, by the size of its count
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,16 @@ class Confusion:
     def largest(self) -> list[Change]:
         """The confusions that changed most, largest first."""
         confused = self.counts * (1 - np.eye(len(self.classes), dtype=int))
-        order = np.argsort(-np.abs(confused), axis=None, kind="stable")[:LARGEST]
+        order = np.argsort(-np.abs(confused), axis=None, kind="stable")[:LISTED_CHANGES]
         pairs = zip(*np.unravel_index(order, confused.shape), strict=True)
         return [Change(self.classes[i], self.classes[j], int(confused[i, j])) for i, j in pairs if confused[i, j]]
 
 
 def confusion(predictions: pd.DataFrame, labelled: list[str]) -> Confusion:
-    """From a cell's predictions: label, float, reconstructed, classes as indices.
+    """What changed in a cell, by its predictions: columns label, float and reconstructed, each the index of a class.
 
-    labelled: names of the classes that labels have, in order. A class that is predicted alone goes by its index.
+    `labelled` names the classes that labels have, in the order of their indices. A class that no label has is named by
+    its index.
     """
     names = dict(zip(sorted(predictions["label"].unique()), labelled, strict=True))
     found = sorted(np.unique(predictions))

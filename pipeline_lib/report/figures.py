@@ -32,7 +32,8 @@ STYLE = {
     "figure.constrained_layout.use": True,
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
 }
-FIXED = {"figure.constrained_layout.use": False}  # for charts of which there are many: to find a layout takes longest
+# For charts of which there are many: computing a layout takes most of a chart's time.
+FIXED_LAYOUT = {"figure.constrained_layout.use": False}
 
 
 def accuracy_chart(setting: Setting) -> str:
@@ -56,7 +57,7 @@ def accuracy_chart(setting: Setting) -> str:
         axes.axvline(setting.float_result.top1, color=INK, linestyle="--", linewidth=1)
         axes.set(xlim=(0, 100), xlabel="top-1, % of the test images", yticks=rows, yticklabels=list(setting.cells))
         axes.invert_yaxis()
-        return svg(figure, f"Top-1 of each source, {setting.title}")
+        return _svg(figure, f"Top-1 of each source, {setting.title}")
 
 
 def loss_charts(tables: dict[str, pd.DataFrame], title: str) -> dict[str, str]:
@@ -66,23 +67,23 @@ def loss_charts(tables: dict[str, pd.DataFrame], title: str) -> dict[str, str]:
     """
     columns = ["loss_before", "loss_after", "held_out_before", "held_out_after"]
     losses = np.concatenate([table[columns].to_numpy(float).ravel() for table in tables.values()])
-    shown = losses[losses > 0]  # the scale is logarithmic
-    limits = (shown.min() / 1.5, shown.max() * 1.5) if shown.size else (0.1, 1.0)
+    positive = losses[losses > 0]  # the scale is logarithmic
+    limits = (positive.min() / 1.5, positive.max() * 1.5) if positive.size else (0.1, 1.0)
     charts = {}
     for source, table in tables.items():
-        with matplotlib.style.context(["default", STYLE, FIXED]):
+        with matplotlib.style.context(["default", STYLE, FIXED_LAYOUT]):
             figure = Figure(figsize=(2.4, 1.9))
             axes: Axes = figure.subplots()
             units = np.arange(1, len(table) + 1)
-            for column, colour, line in zip(
-                columns, (CALIBRATION, CALIBRATION, HELD_OUT, HELD_OUT), ("--", "-") * 2, strict=True
-            ):
+            for column in columns:
+                colour = HELD_OUT if column.startswith("held_out") else CALIBRATION
+                line = "--" if column.endswith("before") else "-"
                 axes.plot(units, table[column], color=colour, linestyle=line, linewidth=1.2, marker=".", markersize=4)
             axes.set(yscale="log", ylim=limits, xlabel="unit")
             _plain_ticks(axes.yaxis)
             figure.subplots_adjust(0.22, 0.2, 0.98, 0.98)
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-            charts[source] = svg(figure, f"Loss of each unit, {source}, {title}")
+            charts[source] = _svg(figure, f"Loss of each unit, {source}, {title}")
     return charts
 
 
@@ -106,7 +107,7 @@ def gradient_chart(curves: pd.DataFrame, title: str) -> str:
         _plain_ticks(axes.yaxis)
         axes.set_xticks(np.arange(len(units)) + 0.5, names)
         axes.tick_params("x", length=0)
-        return svg(figure, f"Norm of the gradient along reconstruction, {title}")
+        return _svg(figure, f"Norm of the gradient along reconstruction, {title}")
 
 
 def sensitivity_chart(tables: dict[str, pd.DataFrame], title: str) -> str:
@@ -116,14 +117,14 @@ def sensitivity_chart(tables: dict[str, pd.DataFrame], title: str) -> str:
         figure = Figure(figsize=(4.2, 0.7 + 0.16 * len(layers)))
         axes = figure.subplots()
         for table, colour, marker in zip(tables.values(), cycle(PALETTE), cycle(MARKERS), strict=False):
-            shown = table["divergence"].where(table["divergence"] > 0)  # the scale is logarithmic
-            axes.plot(shown, range(len(layers)), color=colour, linestyle="", marker=marker, markersize=4, alpha=0.8)
+            positive = table["divergence"].where(table["divergence"] > 0)  # the scale is logarithmic
+            axes.plot(positive, range(len(layers)), color=colour, linestyle="", marker=marker, markersize=4, alpha=0.8)
         axes.set(xscale="log", xlabel="divergence, nats")
         _plain_ticks(axes.xaxis)
         axes.set_yticks(range(len(layers)), layers, fontsize=7)
         axes.grid(axis="y", color=INK, linewidth=0.3, alpha=0.3)
         axes.set_ylim(len(layers) - 0.5, -0.5)
-        return svg(figure, f"Divergence of each layer quantized alone, {title}")
+        return _svg(figure, f"Divergence of each layer quantized alone, {title}")
 
 
 def histogram_chart(layer: str, histogram: LayerHistograms, title: str) -> str:
@@ -131,7 +132,7 @@ def histogram_chart(layer: str, histogram: LayerHistograms, title: str) -> str:
 
     There are many of these charts: a plain scale takes a fraction of the time.
     """
-    with matplotlib.style.context(["default", STYLE, FIXED]):
+    with matplotlib.style.context(["default", STYLE, FIXED_LAYOUT]):
         figure = Figure(figsize=(2.4, 0.9))
         parts = (("weight", histogram.weight, CALIBRATION), ("input", histogram.input, HELD_OUT))
         for axes, (name, part, colour) in zip(figure.subplots(1, 2), parts, strict=True):
@@ -146,16 +147,16 @@ def histogram_chart(layer: str, histogram: LayerHistograms, title: str) -> str:
             axes.set_xticks(ends, [f"{end:.2g}" for end in ends])
             axes.xaxis.labelpad = -8
         figure.subplots_adjust(0.06, 0.3, 0.94, 0.97, wspace=0.3)
-        return svg(figure, f"Histograms of {layer}, {title}")
+        return _svg(figure, f"Histograms of {layer}, {title}")
 
 
 def _plain_ticks(axis: Axis) -> None:
-    """Powers of ten as decimals: typeset as formulas they take a third of the page's time."""
+    """Write powers of ten as decimals; typeset as formulas they take a third of the page's time."""
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())
 
 
-def svg(figure: Figure, label: str) -> str:
+def _svg(figure: Figure, label: str) -> str:
     """The figure as an SVG element for an HTML page; `label` is read to those who do not see it."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": label}):  # ids without chance, and different in each figure of a page

@@ -1,34 +1,34 @@
-"""Accuracy of every network, as evaluation wrote it: leaderboard.csv, and what the numbers say in words."""
+"""Accuracy of every network, as evaluation wrote it: leaderboard.csv and metrics.json."""
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from pydantic import ConfigDict, Field
 
 from pipeline_lib.artifacts.records import read_json
 from pipeline_lib.errors import InputError
-from pipeline_lib.params.base import S, Section, validate
+from pipeline_lib.params.base import Section, T, validate
 from pipeline_lib.params.task import Axes
 
 COLUMNS = ["model", "precision", "source", "method", "top1", "top1_low", "top1_high", "top5", "agreement"]
 
 
 class Artifact(Section):
-    """Base of what is read from another stage: typed as a section is, but keys that are not shown may be there."""
+    """Base of what is read from another stage: typed as a section is, but keys that are not read may be there."""
 
     model_config = ConfigDict(extra="ignore")
 
 
 class Result(Artifact):
-    """Of one network on the labelled images, in percent; `top1_low` and `top1_high` bound the interval of `top1`."""
+    """One network on the labelled images, in percent; `top1_low` and `top1_high` bound the interval of `top1`."""
 
     top1: float
     top1_low: float
     top1_high: float
     top5: float
-    agreement: float | None = None  # images on which the prediction is the float network's; None for that one
+    agreement: float | None = None  # images on which the prediction is the float network's; None for that network
     per_class: dict[str, float]
 
 
@@ -72,7 +72,7 @@ class Board:
 
     floats: dict[str, FloatMetrics]  # by model, in the order of the axes
     settings: list[Setting]  # models, then precisions, in the order of the axes
-    real: list[str]  # the sources that are no data-free result
+    real: list[str]  # the sources of real images, which give no data-free result
 
     def calibration(self, model: str) -> dict[str, dict[str, float | None]]:
         """By source, its calibration images against labelled ones; precision does not change them."""
@@ -91,24 +91,24 @@ class Board:
         return [source for source in ranked if accuracy[source] == accuracy[ranked[0]]]
 
 
-def require(path: Path) -> Path:
-    """The path, which must be there.
+def existing(path: Path) -> Path:
+    """The path of a file that another stage has written.
 
     Raises:
-        InputError: it is not.
+        InputError: nothing is there.
     """
     if not path.exists():
         raise InputError(f"{path}: not found; `dvc repro` makes it")
     return path
 
 
-def read_artifact(model: type[S], path: Path) -> S:
+def read_artifact(model: type[T], path: Path) -> T:
     """A JSON file of another stage.
 
     Raises:
         InputError: absent, or not as that stage writes it.
     """
-    return validate(model, read_json(require(path)), "", path)
+    return validate(model, read_json(existing(path)), "", path)
 
 
 def read_board(evaluation: Path, axes: Axes) -> Board:
@@ -117,9 +117,10 @@ def read_board(evaluation: Path, axes: Axes) -> Board:
     Raises:
         InputError: one is absent or not as evaluation writes it.
     """
-    floats = {m: read_artifact(FloatMetrics, evaluation / f"float-{m}" / "metrics.json") for m in axes.models}
-    settings = []
+    floats: dict[str, FloatMetrics] = {}
+    settings: list[Setting] = []
     for model in axes.models:
+        floats[model] = read_artifact(FloatMetrics, evaluation / f"float-{model}" / "metrics.json")
         for precision in axes.precisions:
             setting = Setting(model, precision, floats[model].result, {})
             for source in axes.sources:
@@ -142,63 +143,22 @@ def leaderboard(board: Board) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def top1_metrics(board: Board) -> dict[str, Any]:
+    """Top-1 in percent, by model: of the float network, and of the reconstructed ones by precision and source."""
+    accuracies: dict[str, Any] = {
+        model: {"float": _rounded(metrics.result.top1)} for model, metrics in board.floats.items()
+    }
+    for setting in board.settings:
+        accuracies[setting.model][setting.precision] = {
+            source: _rounded(cell.reconstructed.top1) for source, cell in setting.cells.items()
+        }
+    return accuracies
+
+
+def _rounded(top1: float) -> float:
+    return round(top1, 3)  # as in leaderboard.csv
+
+
 def _row(model: str, precision: str, source: str, method: str, result: Result) -> dict[str, str | float | None]:
     labels: dict[str, str | float | None] = dict(zip(COLUMNS, (model, precision, source, method), strict=False))
     return labels | result.model_dump(exclude={"per_class"})
-
-
-def summarise(board: Board) -> list[str]:
-    """The findings over all settings, a sentence each."""
-    contests = [s for s in board.settings if len(board.data_free(s)) > 1]
-    sentences = []
-    if contests:
-        first = Counter(board.best(s)[0] for s in contests if len(board.best(s)) == 1)
-        ranking = [f"{source} in {count}" for source, count in first.most_common()]
-        ties = sum(len(board.best(s)) > 1 for s in contests)
-        ranking += [f"a tie in {ties}"] if ties else []
-        apart = sum(not _overlap(s, *board.data_free(s)[:2]) for s in contests)
-        sentences.append(
-            f"Most accurate data-free source, over {_count(len(contests), 'setting')} of model and precision: "
-            f"{', '.join(ranking)}. Its interval lies clear of the next source's in {apart} of {len(contests)}."
-        )
-    cells = [cell for s in board.settings for cell in s.cells.values()]
-    if cells:
-        gains = [cell.reconstructed.top1 - cell.nearest.top1 for cell in cells]
-        sentences.append(
-            f"Reconstruction is more accurate than rounding to nearest in {sum(g > 0 for g in gains)} of "
-            f"{_count(len(cells), 'cell')}; the mean change is {sum(gains) / len(gains):+.2f} points."
-        )
-    return sentences
-
-
-def describe(board: Board, setting: Setting) -> str:
-    """What one setting says about its sources, in a sentence or two."""
-    ranked, best = board.data_free(setting), board.best(setting)
-    if not ranked:
-        return f"{setting.title}: no data-free source was evaluated."
-    top = setting.cells[ranked[0]].reconstructed
-    text = (
-        f"{setting.title}: {' and '.join(best)} {'is' if len(best) == 1 else 'tie as'} the most accurate data-free "
-        f"source, {top.top1:.2f}% ({top.top1_low:.2f} to {top.top1_high:.2f}), "
-        f"{_signed_distance(top.top1 - setting.float_result.top1)} the float network's"
-    )
-    others = [source for source in ranked if source not in best]
-    if others:
-        lead = top.top1 - setting.cells[others[0]].reconstructed.top1
-        intervals = "overlap" if _overlap(setting, ranked[0], others[0]) else "do not overlap"
-        text += f" and {lead:.2f} points above {others[0]}, the next; the two intervals {intervals}"
-    real = [setting.cells[source].reconstructed.top1 for source in board.real]
-    return text + "".join(f". Calibrated on real images: {top1:.2f}%" for top1 in real) + "."
-
-
-def _overlap(setting: Setting, one: str, other: str) -> bool:
-    a, b = setting.cells[one].reconstructed, setting.cells[other].reconstructed
-    return a.top1_low <= b.top1_high and b.top1_low <= a.top1_high
-
-
-def _signed_distance(points: float) -> str:
-    return f"{abs(points):.2f} points {'above' if points > 0 else 'below'}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

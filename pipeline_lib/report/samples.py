@@ -16,8 +16,8 @@ from pipeline_lib.report.tables import FLIPPED_COLUMNS, SAMPLE_COLUMNS, read_pix
 THUMBNAIL = 96  # pixels; larger samples are shrunk to this
 
 
-class Left(Artifact):
-    """How many images a calibration set has, and how many were looked at and left out, by reason."""
+class PreviewSummary(Artifact):
+    """summary.json: how many images a calibration set has, and how many were looked at and left out, by reason."""
 
     images: int
     left_out: dict[str, int]
@@ -25,12 +25,12 @@ class Left(Artifact):
 
 @dataclass(frozen=True)
 class Picture:
-    """A sample: its URL, which holds the image itself, and what is known of it, each empty where there is none."""
+    """A sample: a URL that holds the image itself, and what is known of the sample; empty what is not."""
 
     url: str
     prompt: str
     scores: dict[str, float]
-    reason: str  # that it was dropped for
+    reason: str  # why it was dropped
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def read_grid(folder: Path, source: str, count: int) -> Grid:
     Raises:
         InputError: a file is absent or damaged.
     """
-    summary = read_artifact(Left, folder / "summary.json")
+    summary = read_artifact(PreviewSummary, folder / "summary.json")
     rows = read_table(folder / "samples.csv", SAMPLE_COLUMNS, tuple(SAMPLE_COLUMNS))
     kept, dropped = rows[rows["kept"] == "True"], rows[rows["kept"] != "True"]
     images = read_pixels(folder / "images.npy")
@@ -83,22 +83,27 @@ def read_flips(folder: Path) -> list[Flip]:
     """
     rows = read_table(folder / "flipped.csv", FLIPPED_COLUMNS, tuple(FLIPPED_COLUMNS))
     images = read_pixels(folder / "flipped.npy")
-    names = rows[FLIPPED_COLUMNS[1:]].itertuples(index=False, name=None)
-    return [Flip(_url(image), *row) for image, row in zip(images, names, strict=True)]
+    class_names = rows[FLIPPED_COLUMNS[1:]].itertuples(index=False, name=None)
+    return [Flip(_data_url(image), *names) for image, names in zip(images, class_names, strict=True)]
 
 
 def _pictures(images: np.ndarray, rows: pd.DataFrame, count: int) -> list[Picture]:
-    chosen = ((images[i], rows.iloc[i]) for i in _spread(len(images), count))
-    return [Picture(_url(image), row["prompt"], json.loads(row["scores"]), row["reason"]) for image, row in chosen]
+    """Up to `count` of the images (n, h, w, 3), with what their rows say of them."""
+    pictures = []
+    for i in _evenly_spread(len(images), count):
+        row = rows.iloc[i]
+        pictures.append(Picture(_data_url(images[i]), row["prompt"], json.loads(row["scores"]), row["reason"]))
+    return pictures
 
 
-def _spread(total: int, count: int) -> list[int]:
+def _evenly_spread(total: int, count: int) -> list[int]:
     """Up to `count` positions among `total`, evenly spread, first and last included."""
     positions: list[int] = np.linspace(0, total - 1, min(total, count)).round().astype(int).tolist()
     return positions
 
 
-def _url(pixels: np.ndarray) -> str:
+def _data_url(pixels: np.ndarray) -> str:
+    """An image uint8 (h, w, 3) as a URL that holds it, as a PNG of at most THUMBNAIL pixels a side."""
     image = Image.fromarray(pixels)
     image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()

@@ -4,7 +4,7 @@ from pipeline_lib.params.task import Axes
 
 
 def origin(axes: Axes, source: str) -> str:
-    """The way from the first inputs to the calibration set."""
+    """What the calibration set of a source is made from, step by step."""
     treated = {f"{recipe}-{treatment}": (recipe, treatment) for recipe in axes.treated for treatment in axes.treatments}
     if source in treated:
         recipe, treatment = treated[source]

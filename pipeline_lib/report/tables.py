@@ -9,7 +9,7 @@ import pandas as pd
 from pipeline_lib.artifacts.records import read_json
 from pipeline_lib.errors import InputError
 from pipeline_lib.params.base import validate
-from pipeline_lib.report.leaderboard import Artifact, require
+from pipeline_lib.report.leaderboard import Artifact, existing
 
 BLOCK_COLUMNS = ["unit", "loss_before", "loss_after", "held_out_before", "held_out_after"]
 CURVE_COLUMNS = ["unit", "iteration", "loss", "gradient_norm"]
@@ -19,11 +19,11 @@ FLIPPED_COLUMNS = ["key", "label", "float", "reconstructed"]
 PREDICTION_COLUMNS = ["label", "float", "reconstructed"]
 RANKING_COLUMNS = ["model", "precision", "source", "agreement", "chosen"]
 SAMPLE_COLUMNS = ["key", "prompt", "scores", "kept", "reason"]
-POINTS = 20  # of a unit's curves
+POINTS_OF_A_UNIT = 20  # in its curves
 
 
 class Weight(Artifact):
-    """Of one layer."""
+    """The quantized weight of a layer."""
 
     bits: int
     shape: list[int]
@@ -31,7 +31,7 @@ class Weight(Artifact):
 
 
 class Activation(Artifact):
-    """Of one quantizer."""
+    """What a quantizer of activations makes of a tensor."""
 
     bits: int
     granularity: str
@@ -39,7 +39,7 @@ class Activation(Artifact):
 
 
 class BitMap(Artifact):
-    """quantization.json, as far as it is shown."""
+    """quantization.json, as far as the page shows it: bits of every tensor."""
 
     weights: dict[str, Weight]
     activations: dict[str, Activation]
@@ -52,7 +52,7 @@ class BitMap(Artifact):
 
     @property
     def mean_bits(self) -> float:
-        """Bits a weight."""
+        """Bits a quantized weight has on average."""
         return sum(weight.bits * math.prod(weight.shape) for weight in self.weights.values()) / self.size
 
 
@@ -67,24 +67,24 @@ class Histogram(Artifact):
 
 
 class LayerHistograms(Artifact):
-    """Of what a layer multiplies, in float."""
+    """Histograms of the weight and the input of a layer, as the float network has them."""
 
     weight: Histogram
     input: Histogram
 
 
 def read_table(path: Path, columns: list[str], text: tuple[str, ...] = ()) -> pd.DataFrame:
-    """Some columns of a CSV: those of `text` as they stand, the others numbers.
+    """Some columns of a CSV: those named in `text` as they stand, the others as numbers.
 
     Raises:
         InputError: absent, or other columns.
     """
     types = {column: str if column in text else float for column in columns}
     try:
-        return pd.read_csv(require(path), usecols=columns, dtype=types, keep_default_na=False)
+        return pd.read_csv(existing(path), usecols=columns, dtype=types, keep_default_na=False)
     except ValueError as error:
-        wanted = ", ".join(columns)
-        raise InputError(f"{path}: expected columns {wanted} ({error}); `dvc repro` makes it anew") from None
+        expected = ", ".join(columns)
+        raise InputError(f"{path}: expected columns {expected} ({error}); `dvc repro` makes it anew") from None
 
 
 def read_histograms(path: Path) -> dict[str, LayerHistograms]:
@@ -93,7 +93,8 @@ def read_histograms(path: Path) -> dict[str, LayerHistograms]:
     Raises:
         InputError: absent, or not as evaluation writes it.
     """
-    return {layer: validate(LayerHistograms, value, layer, path) for layer, value in read_json(require(path)).items()}
+    by_layer = read_json(existing(path))
+    return {layer: validate(LayerHistograms, histograms, layer, path) for layer, histograms in by_layer.items()}
 
 
 def read_pixels(path: Path) -> np.ndarray:
@@ -103,7 +104,7 @@ def read_pixels(path: Path) -> np.ndarray:
         InputError: absent, or not a numpy file.
     """
     try:
-        images: np.ndarray = np.load(require(path), mmap_mode="r")
+        images: np.ndarray = np.load(existing(path), mmap_mode="r")
         return images
     except ValueError as error:
         raise InputError(f"{path}: not a numpy file ({error}); `dvc checkout` restores it") from None
@@ -113,14 +114,14 @@ def read_curves(paths: dict[str, Path]) -> pd.DataFrame:
     """Some cells' curves.csv by source: columns source, unit, position, loss, gradient_norm.
 
     Position counts units, so that units of different length are equally wide: 1.5 is the middle of the second. Each
-    unit has at most POINTS rows, means of as many stretches.
+    unit has at most POINTS_OF_A_UNIT rows, each the mean of a stretch of iterations.
     """
     thinned = []
     for source, path in paths.items():
         table = read_table(path, CURVE_COLUMNS, ("unit",))
         for number, (unit, curve) in enumerate(table.groupby("unit", sort=False)):
             rows = np.arange(len(curve))
-            stretch = rows * min(POINTS, len(rows)) // len(rows)
+            stretch = rows * min(POINTS_OF_A_UNIT, len(rows)) // len(rows)
             means = curve[["loss", "gradient_norm"]].groupby(stretch).mean()
             last = curve["iteration"].groupby(stretch).max()
             means.insert(0, "position", number + last / curve["iteration"].max())

@@ -1,10 +1,13 @@
 """Datasets that are grown, shortened and shared: nothing is rendered, nor downloaded, that need not be."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
+from pipeline_lib.artifacts.files import dvc_digest
 from pipeline_lib.artifacts.records import read_json
 from tests.conftest import edit_params
 from tests.pipeline.conftest import cells, commit, repro, run
@@ -45,6 +48,25 @@ def test_growing_renders_only_the_new_shards_and_shortening_none(clone: Path) ->
     victim.write_bytes(victim.read_bytes()[:-1] + b"x")
     assert count(20) == 4 + 4, "what the cache has altered is rendered again"
     assert contents(clone).items() >= {name: grown[name] for name in ("000002.tar", "000004.tar")}.items()
+
+
+def test_a_clone_is_clean_after_a_pull(clone: Path, tmp_path: Path) -> None:
+    run(clone, "dvc", "remote", "add", "--default", "store", str(tmp_path / "store"))
+    run(clone, "dvc", "push")
+    commit(clone, "shared")
+
+    run(tmp_path, "git", "clone", "-q", "repository", "other")
+    other = tmp_path / "other"
+    run(other, "dvc", "pull")
+    assert run(other, "git", "status", "--porcelain") == ""
+    assert json.loads(run(other, "dvc", "status", "--json")) == {}
+
+    # A folder that the report reads: which files git ignores is nothing that it reads.
+    (other / "data/preview/.gitignore").write_text("/mixup-resnet\n")
+    assert json.loads(run(other, "dvc", "status", "--json")) == {}
+    lock = yaml.safe_load((other / "dvc.lock").read_text())
+    recorded = {dep["path"]: dep["md5"] for dep in lock["stages"]["report"]["deps"]}
+    assert dvc_digest(other / "data/preview") == recorded["data/preview"]
 
 
 def test_a_clone_with_the_remote_runs_nothing(clone: Path, tmp_path: Path) -> None:

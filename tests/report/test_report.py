@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pipeline_lib.artifacts.records import write_json
+from pipeline_lib.artifacts.records import read_json, write_json
 from pipeline_lib.errors import InputError
 from pipeline_lib.params.report import Report
 from pipeline_lib.params.task import Axes
@@ -25,7 +25,7 @@ def test_the_same_inputs_give_the_same_bytes(data: Path, report: Path) -> None:
     first = {path.name: path.read_bytes() for path in report.iterdir()}
     write_report(data, AXES, Report(samples=SAMPLES), data / "report")
     assert {path.name: path.read_bytes() for path in (data / "report").iterdir()} == first
-    assert sorted(first) == ["curves.csv", "index.html", "leaderboard.csv"]
+    assert sorted(first) == ["curves.csv", "index.html", "leaderboard.csv", "metrics.json"]
 
 
 def test_leaderboard_holds_every_network_in_the_order_of_the_axes(report: Path) -> None:
@@ -46,6 +46,13 @@ def test_leaderboard_holds_every_network_in_the_order_of_the_axes(report: Path) 
     assert list(table[["model", "precision", "source", "method"]].itertuples(index=False, name=None)) == expected
     assert table.top1.tolist() == [90, 86, 88, 30, 60, 80, 76, 78, 20, 50]
     assert table.agreement.isna().tolist() == [True, False, False, False, False] * 2
+
+
+def test_metrics_are_top1_by_model_precision_and_source(report: Path) -> None:
+    assert read_json(report / "metrics.json") == {
+        "resnet": {"float": 90.0, "w2a4": {"mixup": 88.0, "noise": 60.0}},
+        "vit": {"float": 80.0, "w2a4": {"mixup": 78.0, "noise": 50.0}},
+    }
 
 
 def test_page_needs_nothing_from_outside(report: Path) -> None:
