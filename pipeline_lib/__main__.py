@@ -11,8 +11,8 @@ from pipeline_lib.artifacts.files import atomic
 from pipeline_lib.command import guarded
 from pipeline_lib.commands import bench, lineage
 from pipeline_lib.errors import InputError
-from pipeline_lib.params.base import PARAMS_FILE
 from pipeline_lib.params import everything as presets
+from pipeline_lib.params.base import PARAMS_FILE
 from pipeline_lib.params.everything import preset_names, read_everything
 
 PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "timm", "dvc", "webdataset", "pillow", "pandas")

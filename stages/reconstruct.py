@@ -33,7 +33,7 @@ def main(
     cell = f"{source}-{model}-{precision}"
     calibration, out = Path("data/calibration") / f"{source}-{model}" / IMAGES, Path("data/quantized") / cell
     with recorded("reconstruct", cell, ("torch", "timm", "safetensors"), [out]) as facts:
-        facts |= quantize(calibration, Path(task.classifiers) / model, how, out)
+        facts |= quantize(calibration, Path(task.classifiers) / model, how, out, f"reconstruct@{cell}")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ def main(
     study, params, runtime = read(Study, "study"), read(Reconstruct, "reconstruct"), read(Runtime, "runtime")
     world, name = Path(study.world), f"{source}-{treatment}" if treatment else source
     out = Path("data/study") / f"{name}-{domain}-{model}"
+    stage = "study-treated" if treatment else "study-baseline" if source in study.axes.baselines else "study"
     images = StudySource(
         name=source,
         treatment=read(Treatment, f"treatments.{treatment}") if treatment else None,
@@ -47,7 +48,7 @@ def main(
         cache_gib=runtime.cache_gib,
     )
     with recorded("study", out.name, ("torch", "timm", "scipy"), [out]) as facts:
-        facts |= run_cells(images, world / "test" / domain, settings, out)
+        facts |= run_cells(images, world / "test" / domain, settings, out, f"{stage}@{out.name}")
 
 
 if __name__ == "__main__":

@@ -44,6 +44,11 @@ class LastRun:
     outs: dict[str, CachedFile]
     same_code_and_params: bool
 
+    def was_of(self, work: Path, out: str) -> bool:
+        """Whether the run wrote this finished work as the file `out`, with the same code: who runs again forces it."""
+        file = self.outs.get(out)
+        return self.same_code_and_params and file is not None and file.md5 == md5(work)
+
 
 def last_run(stage: str) -> LastRun:
     """What dvc.lock has of a stage, `synthesize@mixup` in a matrix; no outs where it never ran.

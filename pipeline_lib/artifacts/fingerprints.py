@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,6 @@ def digest_path(path: Path) -> str:
     files = sorted(p for p in path.rglob("*") if p.is_file())
     listing = "\n".join(f"{p.relative_to(path).as_posix()} {sha256(p)}" for p in files)
     return hashlib.sha256(listing.encode()).hexdigest()
-
-
-def digest_code() -> str:
-    """Hex SHA-256 of the first-party modules loaded now: work half done by other code is not continued."""
-    modules = [(name, module.__file__) for name, module in list(sys.modules.items()) if name.startswith("pipeline_lib")]
-    sources = {name: sha256(Path(file)) for name, file in modules if file}
-    return hashlib.sha256(json.dumps(sources, sort_keys=True).encode()).hexdigest()
 
 
 def seed_of(namespace: str, base: int, name: str) -> int:

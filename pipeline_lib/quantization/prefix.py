@@ -53,12 +53,14 @@ class Prefix:
     def __init__(
         self, prepared: Prepared, groups: Sequence[Group], batches: Batches, held_out: int, caches: Caches
     ) -> None:
-        """Args:
-        prepared: float and quantized network, on the device; the latter changes as its units are finished.
-        groups: the units.
-        batches: images of the calibration set.
-        held_out: how many of them, the last, nothing is learned from.
-        caches: where what a unit reads and writes is kept.
+        """Begin before the first unit.
+
+        Args:
+            prepared: float and quantized network, on the device; the latter changes as its units are finished.
+            groups: the units.
+            batches: images of the calibration set.
+            held_out: how many of them, the last, nothing is learned from.
+            caches: where what a unit reads and writes is kept.
         """
         self._reference, self._quantized, self._groups = prepared.reference, prepared.quantized, groups
         self._chained = prepared.anatomy.chained

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from pipeline_lib.artifacts.dvc_cache import last_run
 from pipeline_lib.artifacts.fingerprints import digest_path
 from pipeline_lib.artifacts.memory import peak_memory
 from pipeline_lib.artifacts.records import read_json, write_json
@@ -20,8 +21,8 @@ from pipeline_lib.artifacts.workdir import WorkDirectory
 from pipeline_lib.calibration.sets import read_images
 from pipeline_lib.errors import InputError
 from pipeline_lib.fakequant import backend
-from pipeline_lib.models.card import read_card
-from pipeline_lib.models.classifier import load_classifier
+from pipeline_lib.models.card import Card, read_card
+from pipeline_lib.models.classifier import Classifier, load_classifier
 from pipeline_lib.models.normalise import Normaliser
 from pipeline_lib.params.reconstruct import Method, Precision, Reconstruct
 from pipeline_lib.progress import ProgressBar, notice
@@ -46,6 +47,7 @@ from pipeline_lib.quantization.step import CountIterations
 # done, or finished and kept, is then not continued. tests/test_golden.py holds it to what is computed.
 VERSION = 1
 BLOCKS, CURVES = "blocks.csv", "curves.csv"
+FILES = [MODEL, NEAREST, DESCRIPTION, BLOCKS, CURVES]
 
 
 @dataclass(frozen=True)
@@ -59,81 +61,111 @@ class Quantization:
     cache_gib: float  # memory for what a unit reads and writes
 
 
-def quantize(calibration: Path, classifier_folder: Path, how: Quantization, out: Path) -> dict[str, Any]:
+def quantize(
+    calibration: Path, classifier_folder: Path, how: Quantization, out: Path, stage: str | None = None
+) -> dict[str, Any]:
     """Write `out`: the reconstructed and the round-to-nearest checkpoint, their description, a row a unit, and curves.
 
-    `calibration` is the images.npy of a calibration set, uint8 (n, h, w, 3). Returns facts for the provenance.
+    Returns facts for the provenance.
+
+    Args:
+        calibration: images.npy of a calibration set, uint8 (n, h, w, 3).
+        classifier_folder: of the float network.
+        how: precision, method, device.
+        out: folder to be written.
+        stage: of DVC, whose out it is: the finished work is kept until the next of the same out, and a forced run does
+            all of it again. None: it is forgotten.
 
     Raises:
         InputError: the calibration set does not fit the network or is too small, or params.yaml lacks the method.
     """
-    params, device = how.reconstruct, how.device
-    images = read_images(calibration)
-    classifier = load_classifier(classifier_folder)
+    images, classifier = _inputs(calibration, classifier_folder, how.reconstruct.held_out)
+    method = family_of(classifier.network).choose_method(how.reconstruct, how.methods)
+    operators = backend(how.device)
+    identity = {
+        "out": out.name,
+        "calibration": digest_path(calibration),
+        "classifier": digest_path(classifier_folder),
+        "precision": how.precision.differences(),
+        "params": how.reconstruct.differences(without={"methods"}),
+        "method": method.differences(),
+        "version": VERSION,
+        "operators": [how.device.type, operators.kind],
+    }
+    with WorkDirectory.locked("reconstruct", identity) as work:
+        kept = work.units / MODEL
+        if stage is not None and work.done(MODEL) and last_run(stage).was_of(kept, (out / MODEL).as_posix()):
+            work.clear()
+        if not all(map(work.done, FILES)):
+            batches = Batches(calibration, range(images), Normaliser(classifier.data_config, how.device))
+            _write(work, classifier, read_card(classifier_folder), batches, method, how, out.name)
+        costs = {result["unit"]: result["cost"] for result in map(read_json, sorted(work.units.glob("unit-*.json")))}
+        if stage is None:
+            work.finish(out, FILES)
+        else:
+            work.publish(out, FILES)
+    return {
+        "device": str(how.device),
+        "fake_quant_backend": str(operators),
+        "calibration_images": images,
+        "units": costs,
+    }
+
+
+def _inputs(calibration: Path, classifier_folder: Path, held_out: int) -> tuple[int, Classifier]:
+    """How many images there are, and the network."""
+    images, classifier = read_images(calibration), load_classifier(classifier_folder)
     height, width = classifier.data_config["input_size"][1:]
     if images.shape[1:3] != (height, width):
         raise InputError(
             f"{calibration}: expected images of {height}x{width} for this network, found {images.shape[1]}x"
             f"{images.shape[2]}; run `dvc repro` to calibrate anew"
         )
-    if len(images) <= params.held_out:
+    if len(images) <= held_out:
         raise InputError(
-            f"{calibration}: {len(images)} images, of which `reconstruct.held_out` keeps {params.held_out} back; "
+            f"{calibration}: {len(images)} images, of which `reconstruct.held_out` keeps {held_out} back; "
             "raise `calibrate.count` or lower `reconstruct.held_out` in params.yaml"
         )
-    method = family_of(classifier.network).choose_method(params, how.methods)
-    operators = backend(device)
-    identity = {
-        "out": out.name,
-        "calibration": digest_path(calibration),
-        "classifier": digest_path(classifier_folder),
-        "precision": how.precision.model_dump(exclude_defaults=True),
-        "params": params.model_dump(exclude_defaults=True, exclude={"methods"}),
-        "method": method.model_dump(exclude_defaults=True),
-        "version": VERSION,
-        "operators": [device.type, operators.kind],
-    }
-    with WorkDirectory.locked("reconstruct", identity) as work:
-        batches = Batches(calibration, range(len(images)), Normaliser(classifier.data_config, device))
-        prepared = prepare(
-            classifier.network,
-            classifier.data_config["input_size"],
-            partial(make_scheme, precision=how.precision, softmax=params.softmax, method=method),
-        ).to(device)
-        searched_on = min(params.range_images, len(images) - params.held_out)
-        search_ranges(prepared.quantized, batches.first(searched_on), prepared.anatomy.norm_readers, method.ranges)
-        if not prepared.anatomy.has_blocks:
-            notice(f"{out.name}: timm knows no blocks of this network; every layer is reconstructed by itself")
-        if not work.done(NEAREST):
-            with work.writing(NEAREST) as path:
-                save_state(path, rounded_to_nearest(prepared.quantized))
-        caches = Caches(device, how.cache_gib, work.path)
-        results = _reconstruct(work, prepared, batches, caches, method, how, out.name)
-        costs = {result["unit"]: result.pop("cost") for result in results}
-        curves = [(result["unit"], *point) for result in results for point in result.pop("curve")]
-        with work.writing(BLOCKS) as path:
-            pd.DataFrame(results).to_csv(path, index=False)
-        with work.writing(CURVES) as path:
-            pd.DataFrame(curves, columns=["unit", "iteration", "loss", "gradient_norm"]).to_csv(path, index=False)
-        with work.writing(MODEL) as path:
-            save_state(path, prepared.quantized)
-        with work.writing(DESCRIPTION) as path:
-            card, config = read_card(classifier_folder), classifier.data_config
-            write_json(path, checkpoint_description(prepared.quantized, card, config, prepared.scheme))
-        work.finish(out, [MODEL, NEAREST, DESCRIPTION, BLOCKS, CURVES])
-    return {
-        "device": str(device),
-        "fake_quant_backend": str(operators),
-        "calibration_images": len(images),
-        "units": costs,
-    }
+    return len(images), classifier
+
+
+def _write(
+    work: WorkDirectory,
+    classifier: Classifier,
+    card: Card,
+    batches: Batches,
+    method: Method,
+    how: Quantization,
+    title: str,
+) -> None:
+    """Quantize, and write FILES into the work directory."""
+    params, config = how.reconstruct, classifier.data_config
+    scheme = partial(make_scheme, precision=how.precision, softmax=params.softmax, method=method)
+    prepared = prepare(classifier.network, config["input_size"], scheme).to(how.device)
+    searched_on = batches.first(min(params.range_images, len(batches) - params.held_out))
+    search_ranges(prepared.quantized, searched_on, prepared.anatomy.norm_readers, method.ranges)
+    if not prepared.anatomy.has_blocks:
+        notice(f"{title}: timm knows no blocks of this network; every layer is reconstructed by itself")
+    if not work.done(NEAREST):
+        with work.writing(NEAREST) as path:
+            save_state(path, rounded_to_nearest(prepared.quantized))
+    results = _reconstruct(work, prepared, batches, method, how, title)
+    curves = [(result["unit"], *point) for result in results for point in result["curve"]]
+    table = pd.DataFrame(results).drop(columns=["curve", "cost"])
+    with work.writing(BLOCKS) as path:
+        table.to_csv(path, index=False)
+    with work.writing(CURVES) as path:
+        pd.DataFrame(curves, columns=["unit", "iteration", "loss", "gradient_norm"]).to_csv(path, index=False)
+    with work.writing(MODEL) as path:
+        save_state(path, prepared.quantized)
+    with work.writing(DESCRIPTION) as path:
+        write_json(path, checkpoint_description(prepared.quantized, card, config, prepared.scheme))
 
 
 def _reconstruct(
     work: WorkDirectory,
     prepared: Prepared,
     batches: Batches,
-    caches: Caches,
     method: Method,
     how: Quantization,
     title: str,
@@ -143,7 +175,7 @@ def _reconstruct(
     Returns the results, with what each took.
     """
     groups, params, quantized = prepared.anatomy.groups(method.merge), how.reconstruct, prepared.quantized
-    prefix = Prefix(prepared, groups, batches, params.held_out, caches)
+    prefix = Prefix(prepared, groups, batches, params.held_out, Caches(how.device, how.cache_gib, work.path))
 
     def reconstruct(number: int, count: CountIterations) -> UnitResult:
         name, unit, data = "+".join(groups[number]), joined(quantized, groups[number]), prefix.unit_data(number)

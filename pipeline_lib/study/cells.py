@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from pipeline_lib.artifacts.dvc_cache import last_run
 from pipeline_lib.artifacts.fingerprints import digest_path
 from pipeline_lib.artifacts.records import read_json, write_json
 from pipeline_lib.artifacts.workdir import WorkDirectory
@@ -59,10 +60,18 @@ class StudySettings:
         return Quantization(self.precisions[precision], seeded, self.methods, self.device, self.cache_gib)
 
 
-def run_cells(source: StudySource, labelled: Path, settings: StudySettings, out: Path) -> dict[str, Any]:
+def run_cells(source: StudySource, labelled: Path, settings: StudySettings, out: Path, stage: str) -> dict[str, Any]:
     """Write `out`: a row a cell, a calibration set, a class of one, a unit; and every prediction.
 
-    A killed run continues at the next cell, and there at the next unit. Returns facts for the provenance.
+    A killed run continues at the next cell, and there at the next unit. Finished work is kept until the next of the
+    same out; a forced run does all of it again. Returns facts for the provenance.
+
+    Args:
+        source: of the calibration images.
+        labelled: folder of labelled images of the domain.
+        settings: how cells are quantized and judged.
+        out: folder to be written.
+        stage: of DVC, whose out it is.
 
     Raises:
         InputError: too few images for the replicates or the judges.
@@ -75,31 +84,46 @@ def run_cells(source: StudySource, labelled: Path, settings: StudySettings, out:
         "labelled": digest_path(labelled),
         "images": [digest_path(path) for path in (source.synthetic / source.name, source.real) if path.exists()],
         "judges": [digest_path(source.synthetic / judge) for judge in cells.judges],
-        "params": [section.model_dump(exclude_defaults=True) for section in sections if section],
-        "precisions": {n: precision.model_dump(exclude_defaults=True) for n, precision in settings.precisions.items()},
-        "methods": {n: method.model_dump(exclude_defaults=True) for n, method in settings.methods.items()},
+        "params": [section.differences() for section in sections if section],
+        "precisions": {name: precision.differences() for name, precision in settings.precisions.items()},
+        "methods": {name: method.differences() for name, method in settings.methods.items()},
         "versions": [VERSION, QUANTIZATION_VERSION],
     }
+    files = [CELLS, SETS, CLASSES, UNITS, PREDICTIONS]
+    names = [f"{precision}-{r}" for r in range(cells.replicates) for precision in settings.precisions]
     with WorkDirectory.locked("study", identity) as work:
-        judge = _NetworkJudge(source, labelled, settings)
-        todo = [(precision, r) for r in range(cells.replicates) for precision in settings.precisions]
-        with ProgressBar(f"study {out.name}", len(todo)) as bar:
-            for replicate in range(cells.replicates):
-                with TemporaryDirectory(dir=work.path) as folder:
-                    calibration = Path(folder) / out.name
-                    for precision in settings.precisions:
-                        name = f"{precision}-{replicate}.json"
-                        if not work.done(name):
-                            if not calibration.exists():
-                                source.write(replicate, cells, settings.device, calibration)
-                            facts = judge.measure(precision, replicate, calibration)
-                            with work.writing(name) as path:
-                                write_json(path, facts)
-                        bar.advance(1, f"{precision}: {read_json(work.units / name)['cell']['top1']}%")
-        measured = {f"{p}-{r}": read_json(work.units / f"{p}-{r}.json") for p, r in todo}
-        _write_tables(work, judge.float_predictions, measured)
-        work.finish(out, [CELLS, SETS, CLASSES, UNITS, PREDICTIONS])
-    return {"device": str(settings.device), "seconds": {name: facts["seconds"] for name, facts in measured.items()}}
+        kept, written = work.units / PREDICTIONS, (out / PREDICTIONS).as_posix()
+        if work.done(PREDICTIONS) and last_run(stage).was_of(kept, written):
+            work.clear()
+        if not all(map(work.done, files)):
+            judge = _NetworkJudge(source, labelled, settings)
+            _measure(work, judge, len(names), out.name)
+            _write_tables(work, judge.float_predictions, {name: _read(work, name) for name in names})
+        work.publish(out, files)
+        seconds = {name: _read(work, name)["seconds"] for name in names}
+    return {"device": str(settings.device), "seconds": seconds}
+
+
+def _read(work: WorkDirectory, name: str) -> dict[str, Any]:
+    return read_json(work.units / f"{name}.json")
+
+
+def _measure(work: WorkDirectory, judge: "_NetworkJudge", total: int, title: str) -> None:
+    """Write what is measured of each cell into the work directory."""
+    settings = judge.settings
+    with ProgressBar(f"study {title}", total) as bar:
+        for replicate in range(settings.cells.replicates):
+            with TemporaryDirectory(dir=work.path) as folder:
+                calibration = Path(folder) / title
+                for precision in settings.precisions:
+                    name = f"{precision}-{replicate}"
+                    if not work.done(f"{name}.json"):
+                        if not calibration.exists():
+                            judge.source.write(replicate, settings.cells, settings.device, calibration)
+                        facts = judge.measure(precision, replicate, calibration)
+                        with work.writing(f"{name}.json") as path:
+                            write_json(path, facts)
+                    bar.advance(1, f"{precision}: {_read(work, name)['cell']['top1']}%")
 
 
 class _NetworkJudge:
