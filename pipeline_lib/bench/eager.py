@@ -1,4 +1,7 @@
-"""The operators as chains of PyTorch's own, as published quantization code writes them: what ours is compared with."""
+"""The operators as chains of PyTorch's own, as published quantization code writes them: ours are compared with these.
+
+The arguments are those of pipeline_lib/fakequant/reference.py.
+"""
 
 from typing import Any
 
@@ -9,11 +12,11 @@ from pipeline_lib.fakequant.reference import GAMMA, ZETA
 
 
 class RoundStraightThrough(torch.autograd.Function):
-    """round(), with the gradient of the identity."""
+    """Rounding with the gradient of the identity."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ARG004 autograd passes it
-        """Half to even."""
+        """Round half to even."""
         return x.round()
 
     @staticmethod
@@ -23,7 +26,14 @@ class RoundStraightThrough(torch.autograd.Function):
 
 
 def fake_quant(x: Tensor, step: Tensor, zero_point: Tensor, qmin: int, qmax: int, axis: int | None) -> Tensor:
-    """LSQ's chain."""
+    """The chain of LSQ's published code.
+
+    Args:
+        x: values.
+        step, zero_point: of the grid, float32: () for all of x, or (channels,) along `axis`; zero_point is whole.
+        qmin, qmax: lowest and highest level.
+        axis: dimension of x with a grid for each index; none: one grid for all.
+    """
     shape = [-1 if d == axis else 1 for d in range(x.dim())] if axis is not None else []
     s, z = step.view(shape), zero_point.view(shape)
     rounded: Tensor = RoundStraightThrough.apply(x / s)
@@ -39,14 +49,30 @@ def fake_quant_drop(
     p: float,
     seed: Tensor,  # noqa: ARG001
 ) -> Tensor:
-    """LSQ's chain and QDrop's mask."""
+    """The chain of LSQ, and QDrop's mask from PyTorch's own generator.
+
+    Args:
+        x: values.
+        step, zero_point: of the grid, float32 (); zero_point is whole.
+        qmin, qmax: lowest and highest level.
+        p: probability that a value is quantized.
+        seed: the operator's; not used here.
+    """
     return torch.where(torch.rand_like(x) < p, fake_quant(x, step, zero_point, qmin, qmax, None), x)
 
 
 def soft_round(
     v: Tensor, base: Tensor, step: Tensor, zero_point: Tensor, qmin: int, qmax: int, beta: Tensor, lam: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """AdaRound's chain: the weight, and the value of the regulariser."""
+    """The chain of AdaRound: the weight, in the shape of v, and the value of the regulariser.
+
+    Args:
+        v: rounding variables, float32, in the shape of the weight.
+        base: floor of the float weight over its step, in the shape of v.
+        step, zero_point: of the grid, float32 (channels,); zero_point is whole.
+        qmin, qmax: lowest and highest level.
+        beta, lam: exponent and weight of the regulariser, float32 ().
+    """
     shape = [-1] + [1] * (v.dim() - 1)
     s, z = step.view(shape), zero_point.view(shape)
     h = torch.clamp(torch.sigmoid(v) * (ZETA - GAMMA) + GAMMA, 0, 1)
@@ -55,6 +81,6 @@ def soft_round(
 
 
 def log_sqrt2_quant(x: Tensor, d: Tensor, bits: int) -> Tensor:
-    """RepQ-ViT's chain."""
+    """The chain of RepQ-ViT."""
     q: Tensor = RoundStraightThrough.apply(-2 * torch.log2((x / d).clamp(min=1e-20)))
     return torch.where(q >= 2**bits, 0.0, torch.exp2(-q.clamp(min=0) / 2) * d)

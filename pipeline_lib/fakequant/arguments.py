@@ -1,5 +1,6 @@
 """What the operators accept, and the layout in which the backends get it. Each error names the argument."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,16 +12,16 @@ VALUES = (torch.float32, torch.float16, torch.bfloat16)
 LEVELS = 2**15  # qmin and qmax fit 16 bits
 
 
-def prepare(name: str, *arguments: Any) -> list[Any]:
-    """Check the arguments of an operator; the values come back dense and laid out alike.
+def checked(name: str, *arguments: Any) -> list[Any]:
+    """The arguments of an operator, checked; tensors with a value an element come back dense and laid out alike.
 
     Raises:
         ValueError: an argument is not what the operator needs.
     """
     if name.endswith("_backward"):
         grad, *forward = arguments
-        x, *rest = prepare(name.removesuffix("_backward"), *forward)
-        _exactly("grad", grad, x.dtype, tuple(x.shape), x.device)
+        x, *rest = checked(name.removesuffix("_backward"), *forward)
+        _check_tensor("grad", grad, x.dtype, tuple(x.shape), x.device)
         return [laid_out_as(grad, x), x, *rest]
     CHECKS[name](*arguments)
     x, *rest = arguments
@@ -30,51 +31,57 @@ def prepare(name: str, *arguments: Any) -> list[Any]:
     return [x, *rest]
 
 
-def fake_quant(x: Tensor, step: Tensor, zero_point: Tensor, qmin: int, qmax: int, axis: int | None) -> None:
-    """Check values, and a uniform grid for them: per tensor, or per channel along `axis`."""
-    _values("x", x)
+def _check_fake_quant(x: Tensor, step: Tensor, zero_point: Tensor, qmin: int, qmax: int, axis: int | None) -> None:
+    _check_floating("x", x)
     _require(axis is None or 0 <= axis < x.dim(), f"axis: expected None or 0 to {x.dim() - 1}, found {axis}")
     shape = () if axis is None else (x.shape[axis],)
-    _exactly("step", step, torch.float32, shape, x.device)
-    _exactly("zero_point", zero_point, torch.float32, shape, x.device)
+    _check_tensor("step", step, torch.float32, shape, x.device)
+    _check_tensor("zero_point", zero_point, torch.float32, shape, x.device)
     _require(-LEVELS <= qmin <= qmax < LEVELS, f"qmin, qmax: expected 16-bit levels in order, found {qmin}, {qmax}")
-    _positive("step", step)
+    _check_positive("step", step)
 
 
-def fake_quant_drop(x: Tensor, step: Tensor, zero_point: Tensor, qmin: int, qmax: int, p: float, seed: Tensor) -> None:
-    """Check values, their grid, and what draws the mask."""
-    fake_quant(x, step, zero_point, qmin, qmax, None)
-    _draw(x, p, seed)
+def _check_fake_quant_drop(
+    x: Tensor, step: Tensor, zero_point: Tensor, qmin: int, qmax: int, p: float, seed: Tensor
+) -> None:
+    _check_fake_quant(x, step, zero_point, qmin, qmax, None)
+    _check_mask(x, p, seed)
 
 
-def mix(x: Tensor, y: Tensor, p: float, seed: Tensor) -> None:
-    """Check two tensors of a kind, and what draws the mask."""
-    _values("x", x)
-    _exactly("y", y, x.dtype, tuple(x.shape), x.device)
-    _draw(x, p, seed)
+def _check_mix(x: Tensor, y: Tensor, p: float, seed: Tensor) -> None:
+    _check_floating("x", x)
+    _check_tensor("y", y, x.dtype, tuple(x.shape), x.device)
+    _check_mask(x, p, seed)
 
 
-def soft_round(
+def _check_soft_round(
     v: Tensor, base: Tensor, step: Tensor, zero_point: Tensor, qmin: int, qmax: int, beta: Tensor, lam: Tensor
 ) -> None:
-    """Check the variables of soft rounding, per channel on axis 0."""
-    _require(v.dtype == torch.float32 and v.dim() > 0, f"v: expected float32 with a dimension, found {_describe(v)}")
-    fake_quant(v, step, zero_point, qmin, qmax, 0)
+    _require(
+        v.dtype == torch.float32 and v.dim() > 0,
+        f"v: expected float32 with a dimension, found {_dtype_and_shape(v)}",
+    )
+    _check_fake_quant(v, step, zero_point, qmin, qmax, 0)
     _require(base.dtype in (torch.int8, torch.int16), f"base: expected int8 or int16, found {base.dtype}")
-    _exactly("base", base, base.dtype, tuple(v.shape), v.device)
-    _exactly("beta", beta, torch.float32, (), v.device)
-    _exactly("lam", lam, torch.float32, (), v.device)
+    _check_tensor("base", base, base.dtype, tuple(v.shape), v.device)
+    _check_tensor("beta", beta, torch.float32, (), v.device)
+    _check_tensor("lam", lam, torch.float32, (), v.device)
 
 
-def log_sqrt2_quant(x: Tensor, d: Tensor, bits: int) -> None:
-    """Check values, the largest of them, and the width of a logarithmic grid."""
-    _values("x", x)
-    _exactly("d", d, torch.float32, (), x.device)
+def _check_log_sqrt2_quant(x: Tensor, d: Tensor, bits: int) -> None:
+    _check_floating("x", x)
+    _check_tensor("d", d, torch.float32, (), x.device)
     _require(1 <= bits <= 8, f"bits: expected 1 to 8, found {bits}")
-    _positive("d", d)
+    _check_positive("d", d)
 
 
-CHECKS = {check.__name__: check for check in (fake_quant, fake_quant_drop, mix, soft_round, log_sqrt2_quant)}
+CHECKS: dict[str, Callable[..., None]] = {
+    "fake_quant": _check_fake_quant,
+    "fake_quant_drop": _check_fake_quant_drop,
+    "mix": _check_mix,
+    "soft_round": _check_soft_round,
+    "log_sqrt2_quant": _check_log_sqrt2_quant,
+}
 
 
 def _require(holds: bool, message: str) -> None:
@@ -82,29 +89,29 @@ def _require(holds: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def _describe(value: Tensor) -> str:
+def _dtype_and_shape(value: Tensor) -> str:
     return f"{value.dtype} of shape {tuple(value.shape)}"
 
 
-def _values(name: str, x: Tensor) -> None:
+def _check_floating(name: str, x: Tensor) -> None:
     _require(x.dtype in VALUES, f"{name}: expected float32, float16 or bfloat16, found {x.dtype}")
 
 
-def _exactly(name: str, value: Tensor, dtype: torch.dtype, shape: tuple[int, ...], device: torch.device) -> None:
+def _check_tensor(name: str, value: Tensor, dtype: torch.dtype, shape: tuple[int, ...], device: torch.device) -> None:
     _require(
         value.dtype == dtype and value.shape == shape,
-        f"{name}: expected {dtype} of shape {shape}, found {_describe(value)}",
+        f"{name}: expected {dtype} of shape {shape}, found {_dtype_and_shape(value)}",
     )
     _require(value.device == device, f"{name}: expected on {device} as the values, found on {value.device}")
 
 
-def _positive(name: str, step: Tensor) -> None:
-    # A look at the values would halt the host of a GPU; there a bad step gives NaN.
+def _check_positive(name: str, step: Tensor) -> None:
+    # On a GPU the host would wait for the values; there a bad step gives NaN instead of an error.
     if step.device.type == "cpu" and step.numel():
         low, high = (bound.item() for bound in torch.aminmax(step))
         _require(low > 0 and high < torch.inf, f"{name}: expected positive finite numbers, found {low} to {high}")
 
 
-def _draw(x: Tensor, p: float, seed: Tensor) -> None:
+def _check_mask(x: Tensor, p: float, seed: Tensor) -> None:
     _require(0 <= p <= 1, f"p: expected a probability, found {p}")
-    _exactly("seed", seed, torch.int64, (), x.device)
+    _check_tensor("seed", seed, torch.int64, (), x.device)

@@ -1,4 +1,4 @@
-"""Compiled code, kept under the digest of all that determines it, for every process of the user."""
+"""Compiled code, kept under the digest of all that determines it, shared by all processes of a user."""
 
 import hashlib
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-SOURCES = Path(__file__).parent / "csrc"
+KERNEL_CODE = Path(__file__).parent / "csrc"
 PATIENCE = 300.0  # seconds to wait for another process that builds the same
 
 
@@ -23,10 +23,10 @@ def cache_directory() -> Path:
 
 
 def build_id(*facts: str) -> str:
-    """Digest of the sources and of what else determines the compiled code, shortened to 16 digits."""
+    """Digest of the code in csrc/ and of what else determines the compiled code, shortened to 16 digits."""
     digest = hashlib.sha256()
-    for source in sorted(SOURCES.iterdir()):
-        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    for file in sorted(KERNEL_CODE.iterdir()):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
     digest.update("\0".join(facts).encode())
     return digest.hexdigest()[:16]
 
@@ -45,9 +45,9 @@ def built(name: str, compile_to: Callable[[Path], None]) -> Path:
         with FileLock(path.with_suffix(".lock"), timeout=PATIENCE):
             if not path.exists():
                 with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-                    made = Path(scratch) / name
-                    compile_to(made)
-                    made.replace(path)
+                    compiled = Path(scratch) / name
+                    compile_to(compiled)
+                    compiled.replace(path)
     except Timeout:
         raise BuildError(f"another process has been compiling {path} for {PATIENCE:.0f} s") from None
     except OSError as error:

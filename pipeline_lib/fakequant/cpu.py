@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline_lib.fakequant.build import SOURCES, BuildError, build_id, built
+from pipeline_lib.fakequant.build import KERNEL_CODE, BuildError, build_id, built
 from pipeline_lib.fakequant.layout import runs_of
 from pipeline_lib.fakequant.reference import keep_threshold
 
@@ -47,10 +47,10 @@ def library() -> ctypes.CDLL:
 
 def _compiler() -> str:
     name = os.environ.get("CXX", "c++")
-    found = shutil.which(name)
-    if found is None:
+    path = shutil.which(name)
+    if path is None:
         raise BuildError(f"no C++ compiler {name!r}; install g++ or clang++, or set CXX")
-    return found
+    return path
 
 
 def _instruction_set() -> str:
@@ -64,7 +64,7 @@ def _instruction_set() -> str:
 def _compile(path: Path) -> None:
     # Linked without -fopenmp: its runtime is the one that torch has loaded, so that both share one team of threads.
     unit = path.with_suffix(".o")
-    _run(_compiler(), *FLAGS, "-fopenmp", "-c", str(SOURCES / "kernels_cpu.cpp"), "-o", str(unit))
+    _run(_compiler(), *FLAGS, "-fopenmp", "-c", str(KERNEL_CODE / "kernels_cpu.cpp"), "-o", str(unit))
     _run(_compiler(), "-shared", str(unit), "-o", str(path))
 
 
@@ -75,16 +75,17 @@ def _run(*command: str) -> str:
     return result.stdout
 
 
-def _call(name: str, kind: torch.dtype, *arguments: Any) -> None:
-    """Call `name`_`kind`; tensors go as pointers, Python integers as 64 bits unless ctypes says otherwise."""
-    function: Callable[..., None] = getattr(library(), f"{name}_{str(kind).removeprefix('torch.')}")
-    function(
-        *(
-            ctypes.c_void_p(a.data_ptr()) if isinstance(a, Tensor) else ctypes.c_int64(a) if isinstance(a, int) else a
-            for a in arguments
-        ),
-        ctypes.c_int(torch.get_num_threads()),
-    )
+def _call(name: str, dtype: torch.dtype, *arguments: Any) -> None:
+    """Call the function `name` for a dtype; its last argument is the number of threads."""
+    function: Callable[..., None] = getattr(library(), f"{name}_{str(dtype).removeprefix('torch.')}")
+    function(*map(_c_argument, arguments), ctypes.c_int(torch.get_num_threads()))
+
+
+def _c_argument(value: Any) -> Any:
+    """Tensors go as pointers, Python integers as 64 bits; what has a type of ctypes goes as it is."""
+    if isinstance(value, Tensor):
+        return ctypes.c_void_p(value.data_ptr())
+    return ctypes.c_int64(value) if isinstance(value, int) else value
 
 
 def _grid(step: Tensor, zero_point: Tensor, qmin: int, qmax: int) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from cuda.bindings import nvrtc
 from cuda.core import LEGACY_DEFAULT_STREAM, Kernel, LaunchConfig, ObjectCode, Program, ProgramOptions, Stream, launch
 from torch import Tensor
 
-from pipeline_lib.fakequant.build import SOURCES, BuildError, build_id, built
+from pipeline_lib.fakequant.build import KERNEL_CODE, BuildError, build_id, built
 from pipeline_lib.fakequant.layout import runs_of
 from pipeline_lib.fakequant.reference import TILE, keep_threshold
 
@@ -32,9 +32,9 @@ def compile_kernels(architecture: str) -> bytes:
     Raises:
         BuildError: NVRTC is absent or refuses; the text says why.
     """
-    options = ProgramOptions(arch=architecture, std="c++17", fma=False, include_path=str(SOURCES))
+    options = ProgramOptions(arch=architecture, std="c++17", fma=False, include_path=str(KERNEL_CODE))
     try:
-        code = Program((SOURCES / "kernels.cu").read_text(), "c++", options).compile("cubin").code
+        code = Program((KERNEL_CODE / "kernels.cu").read_text(), "c++", options).compile("cubin").code
     except Exception as error:
         raise BuildError(f"NVRTC cannot compile the kernels for {architecture}: {str(error)[:2000]}") from None
     assert isinstance(code, bytes)
@@ -42,7 +42,7 @@ def compile_kernels(architecture: str) -> bytes:
 
 
 def architecture(device: torch.device) -> str:
-    """Such as sm_90."""
+    """The architecture of a GPU, such as sm_90."""
     major, minor = torch.cuda.get_device_capability(device)
     return f"sm_{major}{minor}"
 
@@ -66,18 +66,22 @@ def _kernel(architecture: str, name: str) -> Kernel:
     return library(architecture).get_kernel(name)
 
 
-def _launch(name: str, kind: torch.dtype | None, grid: tuple[int, ...], warps: int, *arguments: Any) -> None:
-    """Launch `name`_`kind` on torch's stream; tensors go as pointers, Python integers as 64 bits."""
+def _launch(name: str, dtype: torch.dtype | None, grid: tuple[int, ...], warps: int, *arguments: Any) -> None:
+    """Launch the kernel `name` for a dtype (none: it has one for all) on torch's current stream."""
     device = next(a for a in arguments if isinstance(a, Tensor)).device
-    symbol = name if kind is None else f"{name}_{str(kind).removeprefix('torch.')}"
+    symbol = name if dtype is None else f"{name}_{str(dtype).removeprefix('torch.')}"
     kernel = _kernel(architecture(device), symbol)
     with torch.cuda.device(device):
         handle = torch.cuda.current_stream(device).cuda_stream
         stream = Stream.from_handle(handle) if handle else LEGACY_DEFAULT_STREAM
-        values = [
-            a.data_ptr() if isinstance(a, Tensor) else np.int64(a) if isinstance(a, int) else a for a in arguments
-        ]
-        launch(stream, LaunchConfig(grid=grid, block=WARP * warps), kernel, *values)
+        launch(stream, LaunchConfig(grid=grid, block=WARP * warps), kernel, *map(_kernel_argument, arguments))
+
+
+def _kernel_argument(value: Any) -> Any:
+    """Tensors go as pointers, Python integers as 64 bits; what has a type of numpy goes as it is."""
+    if isinstance(value, Tensor):
+        return value.data_ptr()
+    return np.int64(value) if isinstance(value, int) else value
 
 
 def _tiling(runs: int, inner: int) -> tuple[tuple[int, int], int]:
@@ -91,11 +95,11 @@ def _grid(step: Tensor, zero_point: Tensor, qmin: int, qmax: int) -> tuple[Any, 
     return step.contiguous(), zero_point.contiguous(), np.int32(qmin), np.int32(qmax)
 
 
-def _draw(p: float, seed: Tensor) -> tuple[Any, ...]:
+def _mask_arguments(p: float, seed: Tensor) -> tuple[Any, ...]:
     return np.int32(keep_threshold(p)), seed
 
 
-def _sum(partial: Tensor, runs: int, channels: int, blocks: int, step: Tensor) -> Tensor:
+def _sum_partials(partial: Tensor, runs: int, channels: int, blocks: int, step: Tensor) -> Tensor:
     dstep = torch.empty_like(step, memory_format=torch.contiguous_format)
     _launch("sum_partials", None, (channels,), WARPS, partial, dstep, runs, channels, blocks)
     return dstep
@@ -122,11 +126,11 @@ def fake_quant_backward(
         partial = torch.empty(channels, dtype=torch.float64, device=x.device)
         arguments = (grad, x, dx, partial, runs, channels, inner, *grid)
         _launch("fake_quant_backward_short", x.dtype, (channels,), WARPS, *arguments)
-        return dx, _sum(partial, channels, channels, 1, step)
+        return dx, _sum_partials(partial, channels, channels, 1, step)
     tiling, warps = _tiling(runs, inner)
     partial = torch.empty(runs * tiling[0], dtype=torch.float64, device=x.device)
     _launch("fake_quant_backward", x.dtype, tiling, warps, grad, x, dx, partial, runs, channels, inner, *grid)
-    return dx, _sum(partial, runs, channels, tiling[0], step)
+    return dx, _sum_partials(partial, runs, channels, tiling[0], step)
 
 
 def fake_quant_drop(
@@ -134,7 +138,7 @@ def fake_quant_drop(
 ) -> Tensor:
     y, n = torch.empty_like(x), x.numel()
     grid = _grid(step, zero_point, qmin, qmax)
-    _launch("fake_quant_drop", x.dtype, *_tiling(1, n), x, y, 1, 1, n, *grid, *_draw(p, seed))
+    _launch("fake_quant_drop", x.dtype, *_tiling(1, n), x, y, 1, 1, n, *grid, *_mask_arguments(p, seed))
     return y
 
 
@@ -144,14 +148,14 @@ def fake_quant_drop_backward(
     dx, n = torch.empty_like(x), x.numel()
     tiling, warps = _tiling(1, n)
     partial = torch.empty(tiling[0], dtype=torch.float64, device=x.device)
-    arguments = (grad, x, dx, partial, 1, 1, n, *_grid(step, zero_point, qmin, qmax), *_draw(p, seed))
+    arguments = (grad, x, dx, partial, 1, 1, n, *_grid(step, zero_point, qmin, qmax), *_mask_arguments(p, seed))
     _launch("fake_quant_drop_backward", x.dtype, tiling, warps, *arguments)
-    return dx, _sum(partial, 1, 1, tiling[0], step)
+    return dx, _sum_partials(partial, 1, 1, tiling[0], step)
 
 
 def mix(x: Tensor, y: Tensor, p: float, seed: Tensor) -> Tensor:
     mixed, n = torch.empty_like(x), x.numel()
-    _launch("mix", x.dtype, *_tiling(1, n), x, y, mixed, n, *_draw(p, seed))
+    _launch("mix", x.dtype, *_tiling(1, n), x, y, mixed, n, *_mask_arguments(p, seed))
     return mixed
 
 
@@ -183,7 +187,7 @@ def soft_round_backward(
     grid = _grid(step, zero_point, qmin, qmax)
     arguments = (grad, v, base, dv, partial, runs, channels, inner, *grid, beta, lam)
     _launch("soft_round_backward", base.dtype, tiling, warps, *arguments)
-    return dv, _sum(partial, runs, channels, tiling[0], step)
+    return dv, _sum_partials(partial, runs, channels, tiling[0], step)
 
 
 def log_sqrt2_quant(x: Tensor, d: Tensor, bits: int) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline_lib.fakequant import reference
-from pipeline_lib.fakequant.arguments import prepare
+from pipeline_lib.fakequant.arguments import checked
 from pipeline_lib.fakequant.backends import kernels
 
 _SCHEMAS = {
@@ -35,11 +35,15 @@ _SCHEMAS = {
 }
 
 
+_TENSOR = object()  # stands for an argument that is a tensor
+
+
 def _implementation(name: str) -> Callable[..., Any]:
     def run(*arguments: Any) -> Any:
-        prepared = prepare(name, *arguments)
-        x = prepared[0]
-        return getattr(kernels(x.device) if x.numel() else reference, name)(*prepared)
+        dense_arguments = checked(name, *arguments)
+        x = dense_arguments[0]
+        module = kernels(x.device) if x.numel() else reference
+        return getattr(module, name)(*dense_arguments)
 
     return run
 
@@ -70,37 +74,38 @@ for _name in ("fake_quant_backward", "fake_quant_drop_backward", "soft_round_bac
     torch.library.register_fake(f"mixq::{_name}", _fake_pair, lib=_library)
 
 
-def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001 torch passes it by name
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001 torch passes it by name
     ctx.save_for_backward(*(value for value in inputs if isinstance(value, Tensor)))
-    ctx.others = [None if isinstance(value, Tensor) else (value,) for value in inputs]
+    # autograd keeps the tensors; the other arguments keep their places around a gap for each tensor
+    ctx.arguments = [_TENSOR if isinstance(value, Tensor) else value for value in inputs]
 
 
-def _arguments(ctx: Any) -> list[Any]:
+def _saved(ctx: Any) -> list[Any]:
     tensors = iter(ctx.saved_tensors)
-    return [next(tensors) if other is None else other[0] for other in ctx.others]
+    return [next(tensors) if value is _TENSOR else value for value in ctx.arguments]
 
 
 def _fake_quant_grad(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    return *torch.ops.mixq.fake_quant_backward(grad, *_arguments(ctx)), None, None, None, None
+    return *torch.ops.mixq.fake_quant_backward(grad, *_saved(ctx)), None, None, None, None
 
 
 def _fake_quant_drop_grad(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    return *torch.ops.mixq.fake_quant_drop_backward(grad, *_arguments(ctx)), None, None, None, None, None
+    return *torch.ops.mixq.fake_quant_drop_backward(grad, *_saved(ctx)), None, None, None, None, None
 
 
 def _soft_round_grad(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    dv, dstep = torch.ops.mixq.soft_round_backward(grad, *_arguments(ctx))
+    dv, dstep = torch.ops.mixq.soft_round_backward(grad, *_saved(ctx))
     return dv, None, dstep, None, None, None, None, None
 
 
 def _log_sqrt2_grad(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    return torch.ops.mixq.log_sqrt2_quant_backward(grad, *_arguments(ctx)), None, None
+    return torch.ops.mixq.log_sqrt2_quant_backward(grad, *_saved(ctx)), None, None
 
 
-torch.library.register_autograd("mixq::fake_quant", _fake_quant_grad, setup_context=_remember, lib=_library)
-torch.library.register_autograd("mixq::fake_quant_drop", _fake_quant_drop_grad, setup_context=_remember, lib=_library)
-torch.library.register_autograd("mixq::soft_round", _soft_round_grad, setup_context=_remember, lib=_library)
-torch.library.register_autograd("mixq::log_sqrt2_quant", _log_sqrt2_grad, setup_context=_remember, lib=_library)
+torch.library.register_autograd("mixq::fake_quant", _fake_quant_grad, setup_context=_save, lib=_library)
+torch.library.register_autograd("mixq::fake_quant_drop", _fake_quant_drop_grad, setup_context=_save, lib=_library)
+torch.library.register_autograd("mixq::soft_round", _soft_round_grad, setup_context=_save, lib=_library)
+torch.library.register_autograd("mixq::log_sqrt2_quant", _log_sqrt2_grad, setup_context=_save, lib=_library)
 
 fake_quant = torch.ops.mixq.fake_quant
 fake_quant_drop = torch.ops.mixq.fake_quant_drop

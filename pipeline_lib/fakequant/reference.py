@@ -1,9 +1,9 @@
 """The operators in plain PyTorch: their documentation, the oracle of the compiled backends, and what runs without them.
 
-All of them compute in float32 and give back the dtype of their first argument. Every line is one IEEE operation an
-element, in the order of csrc/fake_quant_math.h, which repeats it: so all backends have the same bits. Rounding is half
-to even; x / step is a true division, never a product with 1 / step, because ties differ. exp2 and log2 are series, as
-each library rounds its own way.
+They compute in float32 and return the dtype of their first argument, float32, float16 or bfloat16. Every line is one
+IEEE operation an element, in the same order as in csrc/fake_quant_math.h: so all backends have the same bits. Rounding
+is half to even. x / step is a division: a product with 1 / step would round some ties the other way. exp2 and log2 are
+series of our own, because those of each library differ in the last bit.
 """
 
 import torch
@@ -28,25 +28,35 @@ LOG2_SERIES = (  # 2 / (k ln 2), k = 9, 7, 5, 3, 1
     9.6179669392597560e-1,
     2.8853900817779268,
 )
-SMALLEST = 1.17549435e-38  # normal float32
+SMALLEST_NORMAL = 1.17549435e-38  # of float32
 SQRT_HALF = 0x3F3504F3  # bits of 1 / sqrt 2
 QUARTER, THREE_QUARTERS = 0x1837F1, 0x5744FD  # mantissas of 2^(1/4) and 2^(3/4)
 TILE, LANES = 512, 32  # elements that share 32 counters of the mask's generator
 
 
 def _along(parameter: Tensor, x: Tensor, axis: int | None) -> Tensor:
-    """Shape a per-channel parameter to broadcast along `axis` of x; a per-tensor one has no dimension."""
+    """A per-channel parameter in a shape that broadcasts along `axis` of x; a per-tensor one, (), as it is."""
     return parameter if axis is None else parameter.view([-1 if d == axis else 1 for d in range(x.dim())])
 
 
 def _reduce(elementwise: Tensor, axis: int | None) -> Tensor:
-    """Sums in float64, so that the order of additions, which is each backend's own, does not show in float32."""
+    """Sum over all dimensions but `axis`.
+
+    In float64, because each backend adds in its own order, which would show in the last bits of a float32 sum.
+    """
     dimensions = None if axis is None else [d for d in range(elementwise.dim()) if d != axis]
     return elementwise.sum(dimensions, dtype=torch.float64).float() if dimensions != [] else elementwise
 
 
 def fake_quant(x: Tensor, step: Tensor, zero_point: Tensor, qmin: int, qmax: int, axis: int | None) -> Tensor:
-    """Give step * (clip(round(x / step) + zero_point, qmin, qmax) - zero_point)."""
+    """The values on a grid: step * (clip(round(x / step) + zero_point, qmin, qmax) - zero_point).
+
+    Args:
+        x: values.
+        step, zero_point: of the grid, float32: () for all of x, or (channels,) along `axis`; zero_point is whole.
+        qmin, qmax: lowest and highest level.
+        axis: dimension of x with a grid for each index; none: one grid for all.
+    """
     s, z = _along(step, x, axis), _along(zero_point, x, axis)
     return torch.div(x.float(), s).round_().add_(z).clamp_(qmin, qmax).sub_(z).mul_(s).to(x.dtype)
 
@@ -54,7 +64,7 @@ def fake_quant(x: Tensor, step: Tensor, zero_point: Tensor, qmin: int, qmax: int
 def _straight_through(
     x: Tensor, step: Tensor, zero_point: Tensor, qmin: int, qmax: int, axis: int | None
 ) -> tuple[Tensor, Tensor]:
-    """Where the grid does not clip, boolean; and the derivative by the step, element by element."""
+    """Where the grid does not clip, boolean, and the derivative of each output by the step; both in the shape of x."""
     s, z = _along(step, x, axis), _along(zero_point, x, axis)
     ratio = torch.div(x.float(), s)
     rounded = ratio.round()
@@ -67,13 +77,18 @@ def _straight_through(
 def fake_quant_backward(
     grad: Tensor, x: Tensor, step: Tensor, zero_point: Tensor, qmin: int, qmax: int, axis: int | None
 ) -> tuple[Tensor, Tensor]:
-    """Straight-through gradient to x, and LSQ's to the step (Esser et al. 2020, without its scale factor)."""
+    """Straight-through gradient to x, and LSQ's to the step (Esser et al. 2020, without its scale factor).
+
+    Args:
+        grad: gradient to the output, in the shape and dtype of x.
+        x, step, zero_point, qmin, qmax, axis: what `fake_quant` was given.
+    """
     inside, by_step = _straight_through(x, step, zero_point, qmin, qmax, axis)
     return grad * inside, _reduce(by_step.mul_(grad), axis)
 
 
 def philox(counters: Tensor, seed: Tensor) -> Tensor:
-    """Philox4x32-10 (Salmon et al. 2011): four words, int64 (n, 4) below 2^32, of int64 (n,) counters and a seed."""
+    """Philox4x32-10 (Salmon et al. 2011): of counters, int64 (n,), four words each, int64 (n, 4) below 2^32."""
     low = 0xFFFFFFFF
     c0, c1 = counters & low, counters >> 32
     c2, c3 = torch.zeros_like(c0), torch.zeros_like(c0)
@@ -87,10 +102,11 @@ def philox(counters: Tensor, seed: Tensor) -> Tensor:
 
 
 def keep_mask(x: Tensor, p: float, seed: Tensor) -> Tensor:
-    """Boolean, laid out in memory as x, true with probability p in steps of 1/256; a function of seed and place alone.
+    """A boolean mask, laid out in memory as x, which must be dense: true with probability p, in steps of 1/256.
 
-    One byte an element: word k of counter t * 32 + lane serves elements t * 512 + k * 128 + lane * 4 to + 3, counted
-    in memory, so that the threads of a warp touch consecutive memory. x must be dense.
+    It depends on the seed and on an element's place in memory alone. An element takes one random byte: word k of
+    counter t * 32 + lane serves the elements from t * 512 + k * 128 + lane * 4 to the third after, so that the threads
+    of a warp touch consecutive memory.
     """
     tiles = max(1, -(-x.numel() // TILE))
     words = philox(torch.arange(tiles * LANES, device=x.device), seed)
@@ -100,21 +116,36 @@ def keep_mask(x: Tensor, p: float, seed: Tensor) -> Tensor:
 
 
 def keep_threshold(p: float) -> int:
-    """Bytes below it are kept."""
+    """The number below which a random byte means that the mask is true."""
     return round(256 * p)
 
 
 def fake_quant_drop(
     x: Tensor, step: Tensor, zero_point: Tensor, qmin: int, qmax: int, p: float, seed: Tensor
 ) -> Tensor:
-    """QDrop (Wei et al. 2022), per tensor: each value is quantized with probability p, else it stays float."""
+    """QDrop (Wei et al. 2022), per tensor: each value is quantized with probability p, else it stays float.
+
+    Args:
+        x: values.
+        step, zero_point: of the grid, float32 (); zero_point is whole.
+        qmin, qmax: lowest and highest level.
+        p: probability that a value is quantized, in steps of 1/256.
+        seed: of the mask, int64 ().
+    """
     return torch.where(keep_mask(x, p, seed), fake_quant(x, step, zero_point, qmin, qmax, None), x)
 
 
 def fake_quant_drop_backward(
     grad: Tensor, x: Tensor, step: Tensor, zero_point: Tensor, qmin: int, qmax: int, p: float, seed: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Values that stayed float pass the gradient and give none to the step. The mask is made again, not stored."""
+    """As `fake_quant_backward`; values that stayed float pass the gradient on and give none to the step.
+
+    The mask is made again, not stored.
+
+    Args:
+        grad: gradient to the output, in the shape and dtype of x.
+        x, step, zero_point, qmin, qmax, p, seed: what `fake_quant_drop` was given.
+    """
     mask = keep_mask(x, p, seed)
     inside, by_step = _straight_through(x, step, zero_point, qmin, qmax, None)
     dstep = _reduce(by_step.mul_(grad).masked_fill_(~mask, 0), None)
@@ -122,7 +153,7 @@ def fake_quant_drop_backward(
 
 
 def mix(x: Tensor, y: Tensor, p: float, seed: Tensor) -> Tensor:
-    """QDrop's mixing of two tensors laid out alike: x with probability p, else y. It has no gradient."""
+    """QDrop's mixing of two tensors laid out alike: an element is x's with probability p, else y's. No gradient."""
     return torch.where(keep_mask(x, p, seed), x, y)
 
 
@@ -165,7 +196,12 @@ def soft_round(
 ) -> Tensor:
     """AdaRound weights, per channel on axis 0: step * (clip(base + h(v) + zero_point, qmin, qmax) - zero_point).
 
-    `base` is floor(w / step) at the start, int8 or int16, and stays. beta and lam matter in the backward alone.
+    Args:
+        v: rounding variables, float32, in the shape of the weight w.
+        base: floor(w / step) of the float weight, int8 or int16, in the shape of v.
+        step, zero_point: of the grid, float32 (channels,); zero_point is whole.
+        qmin, qmax: lowest and highest level.
+        beta, lam: exponent and weight of the regulariser, float32 (); they matter in the backward alone.
     """
     s, z = _along(step, v, 0), _along(zero_point, v, 0)
     return soft_bits(v).add_(base).add_(z).clamp_(qmin, qmax).sub_(z).mul_(s)
@@ -182,9 +218,14 @@ def soft_round_backward(
     beta: Tensor,
     lam: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Gradient to v, that of lam * sum(1 - |2 h - 1|^beta) included, and to the step, GENIE-M's clip(.) - zero_point.
+    """Gradient to v, with that of the regulariser lam * sum(1 - |2 h - 1|^beta), and to the step as in GENIE-M.
 
-    Where h is clipped its gradient is exactly zero: that bit is frozen.
+    The latter is clip(base + h + zero_point, qmin, qmax) - zero_point, times grad, summed over a channel. Where h is
+    clipped v gets no gradient: its rounding is decided.
+
+    Args:
+        grad: gradient to the output, float32, in the shape of v.
+        v, base, step, zero_point, qmin, qmax, beta, lam: what `soft_round` was given.
     """
     s, z = _along(step, v, 0), _along(zero_point, v, 0)
     probability = sigmoid(v)
@@ -194,7 +235,7 @@ def soft_round_backward(
     clipped = level.clamp(qmin, qmax)
     dstep = _reduce((clipped - z) * grad, 0)
     centred = h * 2 - 1
-    distance = centred.abs().clamp_(min=SMALLEST)
+    distance = centred.abs().clamp_(min=SMALLEST_NORMAL)
     regulariser = torch.copysign(_exp2(_log2(distance).mul_(beta - 1)), centred).mul_(-2 * lam * beta)
     through = torch.where(level == clipped, grad * s, 0)
     slope = torch.where(stretched == h, probability * (ZETA - GAMMA) * (1 - probability), 0)
@@ -202,21 +243,24 @@ def soft_round_backward(
 
 
 def rounding_regulariser(v: Tensor, beta: Tensor, lam: Tensor) -> Tensor:
-    """Value of AdaRound's regulariser, lam * sum(1 - |2 h - 1|^beta), to log; its gradient is in the backward above."""
+    """AdaRound's regulariser, lam * sum(1 - |2 h - 1|^beta), a scalar; `soft_round_backward` has its gradient."""
     return lam * (1 - (soft_bits(v) * 2 - 1).abs().pow(beta)).sum()
 
 
 def _log_sqrt2_level(r: Tensor, levels: int) -> tuple[Tensor, Tensor]:
-    """Levels max(0, round(-2 log2 r)) by exponent and thresholds of the mantissa; and where the value becomes 0."""
+    """Levels max(0, round(-2 log2 r)), from exponent and mantissa; and where the value becomes 0, boolean."""
     bits = r.view(torch.int32)
     mantissa = bits & 0x7FFFFF
     q = ((bits >> 23) & 255).sub_(127).mul_(-2)
     q.sub_((mantissa >= QUARTER).int()).sub_((mantissa >= THREE_QUARTERS).int())
-    return q.clamp(min=0), (r < SMALLEST) | (q >= levels)
+    return q.clamp(min=0), (r < SMALLEST_NORMAL) | (q >= levels)
 
 
 def log_sqrt2_quant(x: Tensor, d: Tensor, bits: int) -> Tensor:
-    """RepQ-ViT's quantizer after softmax: q = round(-2 log2(x / d)); d * 2^(-q / 2), and 0 where q >= 2^bits."""
+    """RepQ-ViT's quantizer after softmax: d * 2^(-q / 2) with q = round(-2 log2(x / d)), and 0 where q >= 2^bits.
+
+    `d` is the highest level, float32 ().
+    """
     r = torch.div(x.float(), d)
     q, dropped = _log_sqrt2_level(r, 2**bits)
     power = ((127 - (q >> 1)) << 23).view(torch.float32)
@@ -225,5 +269,5 @@ def log_sqrt2_quant(x: Tensor, d: Tensor, bits: int) -> Tensor:
 
 
 def log_sqrt2_quant_backward(grad: Tensor, x: Tensor, d: Tensor, bits: int) -> Tensor:
-    """Straight through, zero where the value was flushed to 0."""
+    """The gradient passed straight through, zero where the output is 0."""
     return grad.masked_fill(_log_sqrt2_level(torch.div(x.float(), d), 2**bits)[1], 0)

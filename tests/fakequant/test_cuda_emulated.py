@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from pipeline_lib.fakequant import cuda, reference
-from pipeline_lib.fakequant.arguments import prepare
-from pipeline_lib.fakequant.build import SOURCES
+from pipeline_lib.fakequant.arguments import checked
+from pipeline_lib.fakequant.build import KERNEL_CODE
 from tests.fakequant.samples import DIFFERENTIABLE, OPERATORS, Sample, arguments, gradient, same_bits
 
 SHAPES = [  # shape, axis
@@ -27,7 +27,7 @@ SHAPES = [  # shape, axis
 @pytest.fixture(scope="module")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     library = tmp_path_factory.mktemp("emulator") / "emulator.so"
-    flags = ["-std=c++20", "-O1", "-ffp-contract=off", "-fPIC", "-shared", "-pthread", f"-I{SOURCES}"]
+    flags = ["-std=c++20", "-O1", "-ffp-contract=off", "-fPIC", "-shared", "-pthread", f"-I{KERNEL_CODE}"]
     subprocess.run(["c++", *flags, Path(__file__).parent / "emulated_cuda.cpp", "-o", library], check=True)
     return ctypes.CDLL(str(library))
 
@@ -57,13 +57,13 @@ def test_kernels_have_the_bits_of_the_reference(
     operator: str, shape: tuple[int, ...], axis: int | None, dtype: torch.dtype
 ) -> None:
     sample = Sample(shape, axis, 4, dtype, "contiguous", 11, special=True)
-    made = prepare(operator, *arguments(operator, sample))
+    made = checked(operator, *arguments(operator, sample))
     assert same_bits(getattr(cuda, operator)(*made), getattr(reference, operator)(*made))
     if operator not in DIFFERENTIABLE:
         return
     sample = Sample(shape, axis, 4, dtype, "contiguous", 12, special=False)
     made = arguments(operator, sample)
-    made = prepare(f"{operator}_backward", gradient(made[0], sample), *made)
+    made = checked(f"{operator}_backward", gradient(made[0], sample), *made)
     ours, expected = (getattr(module, f"{operator}_backward")(*made) for module in (cuda, reference))
     for one, other in zip(*((o if isinstance(o, tuple) else (o,)) for o in (ours, expected)), strict=True):
         assert same_bits(one, other)
