@@ -58,6 +58,21 @@ def test_a_changed_parameter_reruns_what_follows_it(clone: Path, key: str, value
     assert repro(clone) == reruns
 
 
+def test_edited_captions_rerun_their_own_recipe_alone(clone: Path) -> None:
+    saved = (clone / "params.yaml").read_bytes()
+    captions = clone / "captions.txt"
+    captions.write_text("a shoe\na bag\n")
+    mine = {"strategy": "file", "reads": "captions.txt", "count": 24}
+    edit_params(clone / "params.yaml", **{"prompts.mine": mine, "axes.recipes": ["mixup", "mine"]})
+    own = {"prompts@mine", "synthesize@mine", "calibrate@mine-resnet"}
+    assert repro(clone) >= own
+    captions.write_text("a shoe\na bag on a table\n")
+    assert repro(clone) == {*own, "choose"}, "which judges on the images of all recipes"
+    (clone / "params.yaml").write_bytes(saved)
+    captions.unlink()
+    repro(clone)
+
+
 @pytest.mark.parametrize(
     ("room", "module", "reruns"),
     [
