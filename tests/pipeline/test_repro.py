@@ -50,6 +50,7 @@ AFTER_CALIBRATION = {f"{stage}@{cell}" for stage in ("reconstruct", "evaluate") 
         ("precisions.w2a4.weight_bits", 3, cells("reconstruct", "w2a4") | cells("evaluate", "w2a4") | LAST),
         ("reconstruct.seed", 1, cells("reconstruct") | cells("evaluate") | LAST),
         ("evaluate.confidence", 0.9, {"evaluate-float@resnet", "report"} | cells("evaluate")),
+        ("evaluate.compared", 20, {"evaluate-float@resnet", "report"} | cells("evaluate")),
         ("runtime.workers", 1, set()),
     ],
 )
