@@ -25,6 +25,11 @@ CLASSIFIERS = {  # timm's name, arguments, image size
 }
 MORE_CLASSIFIERS = {  # for single tests
     "poolformer": ("poolformer_s12", {}, 32),
+    "efficientformer": (
+        "efficientformer_l1",
+        {"depths": [1, 1, 1, 2], "embed_dims": [8, 16, 24, 32], "num_vit": 1},
+        224,
+    ),
     "swin": (
         "swin_tiny_patch4_window7_224",
         {"img_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4]},

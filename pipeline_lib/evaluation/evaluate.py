@@ -35,7 +35,6 @@ from pipeline_lib.params.evaluate import Evaluate
 from pipeline_lib.quantization.quantize import BLOCKS
 
 GAP = "gap.csv"
-COMPARED = 512  # labelled images that calibration images are held against
 SENSITIVITY_IMAGES, HISTOGRAM_IMAGES = 32, 8  # of the preview: every layer costs a pass of the network
 
 
@@ -86,7 +85,7 @@ def evaluate_cell(
     top1 = {name: likeliest[:, 0] for name, likeliest in found.classes.items()}
     predictions = prediction_table(found.keys, found.labels, {"float": float_top1, **top1})
     calibration = read_set(inputs.preview)
-    unseen = first_labelled(inputs.labelled, data_config, params, COMPARED)
+    unseen = first_labelled(inputs.labelled, data_config, params, params.compared)
     facts, by_class = _of_calibration(networks, calibration, (unseen, found.labels[: len(unseen)]), params, device)
     units = pd.read_csv(inputs.quantized / BLOCKS)["unit"].tolist()
     gap = generalization_gap(

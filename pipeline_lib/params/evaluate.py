@@ -12,4 +12,5 @@ class Evaluate(Section):
 
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the labelled images, chosen by their keys
     batch_size: Annotated[int, Field(ge=1)]
+    compared: Annotated[int, Field(ge=8)] = 512  # labelled images that calibration images are held against
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95  # of the intervals

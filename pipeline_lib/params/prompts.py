@@ -10,15 +10,15 @@ from pipeline_lib.params.base import Section, read
 class PromptRecipe(Section):
     """What every recipe has: how the prompts of one synthetic dataset are written."""
 
-    reads: str  # file that the prompts are made of: a class list
+    reads: str  # file that the prompts are made of: a class list, or captions
     count: Annotated[int, Field(ge=1)]  # images
-    seed: Annotated[int, Field(ge=0)] = 0
     negative_prompt: str = ""
 
 
 class ClassRecipe(PromptRecipe):
     """Prompts that are made of class names."""
 
+    seed: Annotated[int, Field(ge=0)] = 0
     # Used in turn; {} is the class names, fused.
     templates: Annotated[list[str], Field(min_length=1)] = Field(default_factory=lambda: ["a photo of {}"])
     definitions: bool = False  # follow each name with its definition
@@ -48,7 +48,13 @@ class Mixup(ClassRecipe):
     concentration: Annotated[float, Field(gt=0)] = 1.0  # of the Dirichlet that draws weights of embeddings; 1: uniform
 
 
-Recipe = Annotated[Single | Mixup, Field(discriminator="strategy")]
+class FromFile(PromptRecipe):
+    """Captions of a text or CSV file, in turn."""
+
+    strategy: Literal["file"]
+
+
+Recipe = Annotated[Single | Mixup | FromFile, Field(discriminator="strategy")]
 
 
 def read_recipe(name: str) -> PromptRecipe:

@@ -53,7 +53,9 @@ class Method(Section):
     activations: Grid = "asymmetric"  # a tensor each
     steps: Steps = "log"  # what is learned: the logarithm, whose rates are relative, or the step itself
     normalise_loss: bool = False  # divide by the unit's first loss
-    error: Literal["absolute", "relative", "fisher"] = "absolute"  # of a unit's output: quantization/losses.py
+    error: Literal["absolute", "relative", "cosine", "fisher"] = (
+        "absolute"  # of a unit's output: quantization/losses.py
+    )
     head: Literal["squared", "kl"] = "squared"  # loss of the last unit: its error, or the divergence of the classes
 
 

@@ -3,13 +3,14 @@
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 from pipeline_lib.artifacts.fingerprints import seed_of
 from pipeline_lib.errors import InputError
-from pipeline_lib.params.prompts import ClassRecipe, Mixup, PromptRecipe, Single
+from pipeline_lib.params.prompts import ClassRecipe, FromFile, Mixup, PromptRecipe, Single
+from pipeline_lib.prompts.captions import read_captions
 from pipeline_lib.prompts.groups import class_groups, groups_by_similarity
 from pipeline_lib.prompts.similarity import text_similarities
 from pipeline_lib.prompts.vocabulary import ClassName, read_vocabulary
@@ -97,7 +98,14 @@ def mixup(name: str, recipe: Mixup, surroundings: Surroundings) -> Iterator[Prom
             yield Prompt(text, list(group), weights, parts)
 
 
-STRATEGIES: dict[type[PromptRecipe], Strategy] = {Single: single, Mixup: mixup}
+def from_file(name: str, recipe: FromFile, surroundings: Surroundings) -> Iterator[Prompt]:  # noqa: ARG001 a strategy's
+    """The captions of a file, again from the first after the last."""
+    for caption in cycle(read_captions(Path(recipe.reads), surroundings.classes)):
+        share = 1 / max(1, len(caption.classes))
+        yield Prompt(caption.text, caption.classes, [share for _ in caption.classes])
+
+
+STRATEGIES: dict[type[PromptRecipe], Strategy] = {Single: single, Mixup: mixup, FromFile: from_file}
 
 
 def _words(name: str, recipe: ClassRecipe, surroundings: Surroundings) -> list[ClassName]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from timm.layers import Attention
+from timm.models.efficientformer import Attention as EfficientAttention
 from timm.models.swin_transformer import WindowAttention
 from torch import Tensor, nn
 
@@ -80,6 +81,29 @@ class QuantWindowAttention(_QuantAttention):
             bias = (bias + mask.unsqueeze(1)).repeat(len(x) // len(mask), 1, 1, 1)
         q, k, v = heads(self.qkv(x), self.num_heads)
         output: Tensor = self.proj_drop(self.proj(self.attend(q, k, v, self.scale, bias)))
+        return output
+
+
+class QuantEfficientAttention(_QuantAttention):
+    """timm's attention of EfficientFormer: a learned bias for each distance, and wider values than keys."""
+
+    attention_bias_idxs: Tensor
+
+    def __init__(self, attention: EfficientAttention, bits: int, softmax: Softmax) -> None:
+        super().__init__(bits, softmax)
+        self.qkv, self.proj = attention.qkv, attention.proj
+        self.num_heads, self.scale = attention.num_heads, attention.scale
+        self.widths = [attention.key_dim, attention.key_dim, attention.val_dim]  # of a head's q, k and v
+        self.attention_biases = attention.attention_biases
+        self.register_buffer("attention_bias_idxs", attention.attention_bias_idxs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, tokens, channels) -> the same."""
+        batch, tokens, _ = x.shape
+        qkv = self.qkv(x).reshape(batch, tokens, self.num_heads, -1).transpose(1, 2)
+        q, k, v = qkv.split(self.widths, dim=3)
+        bias = self.attention_biases[:, self.attention_bias_idxs]
+        output: Tensor = self.proj(self.attend(q, k, v, self.scale, bias))
         return output
 
 

@@ -7,12 +7,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from timm.layers import Attention
+from timm.models.efficientformer import Attention as EfficientAttention
 from timm.models.swin_transformer import WindowAttention
 from torch import nn
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.params.reconstruct import Method, Precision, Reconstruct
-from pipeline_lib.quantization.attention import QuantAttention, QuantizeAttention, QuantWindowAttention
+from pipeline_lib.quantization.attention import (
+    QuantAttention,
+    QuantEfficientAttention,
+    QuantizeAttention,
+    QuantWindowAttention,
+)
 from pipeline_lib.quantization.policies import CNN_POLICIES, VIT_POLICIES, Policy
 
 
@@ -67,7 +73,10 @@ VIT = Family(
     attention={Attention: QuantAttention, WindowAttention: QuantWindowAttention},
     norm_before=norm_of_window,
 )
-FAMILIES = [VIT, CNN]  # the first whose attention a network has; the last has none
+EFFICIENTFORMER = Family(
+    "efficientformer", VIT_POLICIES, "tuned-vit", attention={EfficientAttention: QuantEfficientAttention}
+)
+FAMILIES = [VIT, EFFICIENTFORMER, CNN]  # the first whose attention a network has; the last has none
 
 
 def family_of(network: nn.Module) -> Family:

@@ -79,6 +79,15 @@ def relative_error(unit: Unit) -> Loss:
     return RelativeError(torch.cat([RelativeError.power(x) for x in unit.data.target.batches(BATCH)]).median())
 
 
+def cosine_distance(_: Unit) -> Loss:
+    """How far each image's output points another way than the float one, whatever its length: 1 - cosine, a mean."""
+
+    def loss(output: Tensor, target: Tensor) -> Tensor:
+        return (1 - nn.functional.cosine_similarity(output.flatten(1), target.flatten(1))).mean()
+
+    return loss
+
+
 def fisher_error(unit: Unit) -> Loss:
     """The error that matters to the predicted classes, made from the unit rounded to nearest."""
     nearest = unit.nearest()
@@ -91,5 +100,6 @@ def fisher_error(unit: Unit) -> Loss:
 LOSSES: dict[str, Callable[[Unit], Loss]] = {
     "absolute": absolute_error,
     "relative": relative_error,
+    "cosine": cosine_distance,
     "fisher": fisher_error,
 }

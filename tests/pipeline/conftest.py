@@ -78,7 +78,13 @@ def _finish(world: Path, clone: Path) -> None:
     (clone / "params.yaml").write_text(yaml.safe_dump(params))
     run(clone, "git", "init", "-q")
     commit(clone, "clone")
-    everything = {"prompts@mixup", "synthesize@mixup", "calibrate@mixup-resnet", "calibrate-noise@noise-resnet"}
+    everything = {
+        "prompts@single",
+        "prompts@mixup",
+        "synthesize@mixup",
+        "calibrate@mixup-resnet",
+        "calibrate-noise@noise-resnet",
+    }
     everything |= {"evaluate-float@resnet", "choose", "report"} | cells("reconstruct") | cells("evaluate")
     assert repro(clone) == everything
     assert (clone / "data/report/leaderboard.csv").read_text().count("\n") == 1 + 1 + 2 * len(CELLS)

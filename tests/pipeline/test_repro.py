@@ -50,12 +50,28 @@ AFTER_CALIBRATION = {f"{stage}@{cell}" for stage in ("reconstruct", "evaluate") 
         ("precisions.w2a4.weight_bits", 3, cells("reconstruct", "w2a4") | cells("evaluate", "w2a4") | LAST),
         ("reconstruct.seed", 1, cells("reconstruct") | cells("evaluate") | LAST),
         ("evaluate.confidence", 0.9, {"evaluate-float@resnet", "report"} | cells("evaluate")),
+        ("evaluate.compared", 20, {"evaluate-float@resnet", "report"} | cells("evaluate")),
         ("runtime.workers", 1, set()),
     ],
 )
 def test_a_changed_parameter_reruns_what_follows_it(clone: Path, key: str, value: object, reruns: set[str]) -> None:
     edit_params(clone / "params.yaml", **{key: value})
     assert repro(clone) == reruns
+
+
+def test_edited_captions_rerun_their_own_recipe_alone(clone: Path) -> None:
+    saved = (clone / "params.yaml").read_bytes()
+    captions = clone / "captions.txt"
+    captions.write_text("a shoe\na bag\n")
+    mine = {"strategy": "file", "reads": "captions.txt", "count": 24}
+    edit_params(clone / "params.yaml", **{"prompts.mine": mine, "axes.recipes": ["mixup", "mine"]})
+    own = {"prompts@mine", "synthesize@mine", "calibrate@mine-resnet"}
+    assert repro(clone) >= own
+    captions.write_text("a shoe\na bag on a table\n")
+    assert repro(clone) == {*own, "choose"}, "which judges on the images of all recipes"
+    (clone / "params.yaml").write_bytes(saved)
+    captions.unlink()
+    repro(clone)
 
 
 @pytest.mark.parametrize(

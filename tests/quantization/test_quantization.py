@@ -38,7 +38,7 @@ from pipeline_lib.quantization.quantize import Quantization, quantize
 from pipeline_lib.quantization.quantizers import LogSqrt2Quantizer, State, UniformQuantizer, quantizers
 from pipeline_lib.quantization.ranges import PERCENTILES, SAMPLE, ActivationSample, search_asymmetric, search_symmetric
 from pipeline_lib.quantization.scheme import make_scheme
-from tests.conftest import make_classifier
+from tests.conftest import MORE_CLASSIFIERS, make_classifier
 from tests.fakequant.samples import needs_cuda
 
 SMALL_VIT = {"img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
@@ -57,6 +57,11 @@ FAMILIES = {  # timm's name, arguments, image size
     "vit": ("vit_tiny_patch16_224", SMALL_VIT, 16),
     "deit-distilled": ("deit_tiny_distilled_patch16_224", SMALL_VIT, 16),
     "swin": ("swin_tiny_patch4_window7_224", SMALL_SWIN, 32),
+    "efficientformer": (
+        "efficientformer_l1",
+        {"depths": (1, 1, 1, 2), "embed_dims": (8, 16, 24, 32), "num_vit": 1},
+        224,
+    ),
     "swin-padded": ("swin_tiny_patch4_window7_224", SMALL_SWIN | {"window_size": 5}, 32),
 }
 BLOCKS = {  # by the start of timm's name: what the literature reconstructs as one
@@ -70,6 +75,7 @@ BLOCKS = {  # by the start of timm's name: what the literature reconstructs as o
     "vit": r"blocks\.\d+",
     "deit": r"blocks\.\d+",
     "swin": r"layers\.\d+\.blocks\.\d+",
+    "efficientformer": r"stages\.\d+",
 }
 W2A4 = Precision(weight_bits=2, activation_bits=4)
 
@@ -130,18 +136,23 @@ def test_folded_and_attached_but_off_is_the_float_network(family: str) -> None:
         assert torch.allclose(network_(x), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
 
 
-ATTENTIONS = {"vit": "blocks.{}.attn", "deit-distilled": "blocks.{}.attn", "swin": "layers.{0}.blocks.{0}.attn"}
+ATTENTIONS = {
+    "vit": ["blocks.0.attn", "blocks.1.attn"],
+    "deit-distilled": ["blocks.0.attn", "blocks.1.attn"],
+    "swin": ["layers.0.blocks.0.attn", "layers.1.blocks.1.attn"],
+    "efficientformer": ["stages.3.blocks.2.token_mixer"],
+}
 
 
-@pytest.mark.parametrize(("family", "name"), ATTENTIONS.items())
-def test_attention_products_are_in_the_bit_map(family: str, name: str) -> None:
+@pytest.mark.parametrize(("family", "names"), ATTENTIONS.items())
+def test_attention_products_are_in_the_bit_map(family: str, names: list[str]) -> None:
     built, x = network(family)
     prepared = ready(built, x.shape[1:])
     scheme = prepared.scheme
     description = checkpoint_description(prepared.quantized, Card(timm=family, num_classes=10), {}, scheme)
-    for block in (0, 1):
+    for name in names:
         for operand in ("q", "k", "v", "softmax"):
-            assert description["activations"][f"{name.format(block)}.{operand}_quantizer"]["bits"] == 4
+            assert description["activations"][f"{name}.{operand}_quantizer"]["bits"] == 4
     assert description["weights"].keys() == scheme.bits.keys()
     assert description["simulation_only"]
 
@@ -360,13 +371,16 @@ def run(
     return out
 
 
-@pytest.mark.parametrize("model", ["resnet", "vit", "swin"])
+@pytest.mark.parametrize("model", ["resnet", "vit", "swin", "efficientformer"])
 def test_checkpoint_gives_the_same_logits_bit_for_bit(
     calibration: dict[str, Path], model: str, workspace: Path
 ) -> None:
     if model not in calibration:
         make_classifier(workspace / "world/classifiers" / model, model)
-    out = run(calibration.get(model, calibration["resnet"]), model, Path("out"))
+        size = MORE_CLASSIFIERS[model][2]
+        calibration[model] = workspace / f"{model}.npy"
+        np.save(calibration[model], np.random.default_rng(0).integers(0, 256, (24, size, size, 3), dtype=np.uint8))
+    out = run(calibration[model], model, Path("out"))
     assert {p.name for p in out.iterdir()} == {
         "model.safetensors",
         "nearest.safetensors",
