@@ -1,4 +1,4 @@
-"""The fake-quant operators against what else computes the same."""
+"""The time of the fake-quant operators, and of everything else that computes the same."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from pipeline_lib.bench import eager
 from pipeline_lib.fakequant import operators, reference
 from pipeline_lib.progress import ProgressBar
 
-SECONDS = 0.5  # a measurement
+SECONDS = 0.5  # that a measurement takes at least
 SHAPES: dict[str, list[tuple[int, ...]]] = {  # by device
     "cpu": [(32, 64, 32, 32), (256, 256, 3, 3)],
     "cuda": [(32, 64, 32, 32), (256, 256, 3, 3), (64, 1024, 32, 32)],
@@ -22,22 +22,22 @@ SHAPES: dict[str, list[tuple[int, ...]]] = {  # by device
 
 @dataclass(frozen=True)
 class Case:
-    """One operator on one shape; `bytes` are those of a fused forward, and of forward and backward."""
+    """One operator on one shape. Its arguments are `variables`, then `constants`."""
 
     operator: str
-    values: list[Any]
-    others: list[Any]
-    bytes: tuple[int, int]
+    variables: list[Any]  # tensors; those of floating point get a gradient
+    constants: list[Any]
+    bytes_moved: tuple[int, int]  # by a fused forward, and by forward and backward
 
     @property
     def title(self) -> str:
         """Operator and shape."""
-        return f"{self.operator} {'x'.join(map(str, self.values[0].shape))}"
+        return f"{self.operator} {'x'.join(map(str, self.variables[0].shape))}"
 
     @property
     def granularity(self) -> str:
         """Whether each channel has its step."""
-        return "per channel" if self.values[-1].dim() == 1 else "per tensor"
+        return "per channel" if self.variables[-1].dim() == 1 else "per tensor"
 
 
 def cases(device: torch.device) -> Iterator[Case]:
@@ -62,22 +62,22 @@ def cases(device: torch.device) -> Iterator[Case]:
 
 def variants(case: Case) -> Iterator[tuple[str, Callable[[], Any], Callable[[], Any]]]:
     """Name, forward, and forward and backward, of everything that computes the case."""
-    arguments = [*case.values, *case.others]
-    grad = torch.randn_like(case.values[0])
+    arguments = [*case.variables, *case.constants]
+    grad = torch.randn_like(case.variables[0])
 
     def with_autograd(function: Callable[..., Any]) -> Callable[[], Any]:
-        variables = [a.clone().requires_grad_() if a.dtype.is_floating_point else a for a in case.values]
+        variables = [a.clone().requires_grad_() if a.dtype.is_floating_point else a for a in case.variables]
         inputs = [v for v in variables if v.requires_grad]
 
-        def both() -> None:
-            outputs = function(*variables, *case.others)
+        def forward_and_backward() -> None:
+            outputs = function(*variables, *case.constants)
             outputs = outputs if isinstance(outputs, tuple) else (outputs,)
             grads = (grad, *(torch.ones_like(o) for o in outputs[1:]))
             torch.autograd.grad(outputs, inputs, grads, allow_unused=True)
 
-        return both
+        return forward_and_backward
 
-    def without(function: Callable[..., Any]) -> Callable[[], Any]:
+    def without_autograd(function: Callable[..., Any]) -> Callable[[], Any]:
         def forward() -> None:
             with torch.no_grad():
                 function(*arguments)
@@ -85,7 +85,7 @@ def variants(case: Case) -> Iterator[tuple[str, Callable[[], Any], Callable[[], 
         return forward
 
     chain = getattr(eager, case.operator)
-    yield "eager chain", without(chain), with_autograd(chain)
+    yield "eager chain", without_autograd(chain), with_autograd(chain)
 
     forward: Callable[..., Any] = torch.compile(getattr(reference, case.operator), dynamic=False)
     backward: Callable[..., Any] = torch.compile(getattr(reference, f"{case.operator}_backward"), dynamic=False)
@@ -95,18 +95,18 @@ def variants(case: Case) -> Iterator[tuple[str, Callable[[], Any], Callable[[], 
             forward(*arguments)
             backward(grad, *arguments)
 
-    yield "torch.compile of the reference", without(forward), compiled
+    yield "torch.compile of the reference", without_autograd(forward), compiled
     if case.operator == "fake_quant":
         own = pytorch_fake_quantize(case)
-        yield "torch.fake_quantize (no step gradient)", without(own), with_autograd(own)
+        yield "torch.fake_quantize (no step gradient)", without_autograd(own), with_autograd(own)
     ours = getattr(operators, case.operator)
-    yield "ours", without(ours), with_autograd(ours)
+    yield "ours", without_autograd(ours), with_autograd(ours)
 
 
 def pytorch_fake_quantize(case: Case) -> Callable[..., Tensor]:
     """PyTorch's operator on the same grid; it gives no gradient to the step."""
-    step = case.values[1]
-    zero, qmin, qmax, axis = case.others
+    step = case.variables[1]
+    zero, qmin, qmax, axis = case.constants
     if axis is None:
         scale, offset = float(step), int(zero)
         return lambda x, *_: torch.fake_quantize_per_tensor_affine(x, scale, offset, qmin, qmax)
@@ -122,24 +122,24 @@ def milliseconds(function: Callable[[], Any]) -> float:
 
 
 def copy_bandwidth(like: Tensor) -> float:
-    """Bytes a second of a copy within the device, read and written."""
+    """Bytes a second that a copy of this tensor within the device reads and writes."""
     target = torch.empty_like(like)
     return 2 * like.numel() * like.element_size() / (milliseconds(lambda: target.copy_(like)) / 1e3)
 
 
 def compare_operators(device: torch.device) -> pd.DataFrame:
-    """A row a case, pass and variant; shares and ratios are of the same run."""
+    """A row for each case, pass and variant; shares and ratios compare measurements of this run."""
     todo = list(cases(device))
     rows: list[dict[str, Any]] = []
     with ProgressBar("bench fakequant", len(todo)) as bar:
         for case in todo:
-            bandwidth = copy_bandwidth(case.values[0])
-            first: dict[str, float] = {}
-            for variant, forward, both in variants(case):
-                for name, function, moved in zip(
-                    ("forward", "forward + backward"), (forward, both), case.bytes, strict=True
-                ):
+            bandwidth = copy_bandwidth(case.variables[0])
+            eager_ms: dict[str, float] = {}  # by pass; the eager chain is the first variant
+            for variant, forward, forward_and_backward in variants(case):
+                functions = {"forward": forward, "forward + backward": forward_and_backward}
+                for (name, function), moved in zip(functions.items(), case.bytes_moved, strict=True):
                     took = milliseconds(function)
+                    eager_ms.setdefault(name, took)
                     rows.append(
                         {
                             "case": case.title,
@@ -149,7 +149,7 @@ def compare_operators(device: torch.device) -> pd.DataFrame:
                             "ms": took,
                             "megabytes": moved / 1e6,
                             "share_of_copy_bandwidth": moved / (took / 1e3) / bandwidth,
-                            "times_eager": first.setdefault(name, took) / took,
+                            "times_eager": eager_ms[name] / took,
                         }
                     )
             bar.advance(1, case.title)

@@ -26,7 +26,7 @@ from pipeline_lib.quantization.families import FAMILIES
 from pipeline_lib.quantization.quantize import Quantization
 
 CHECKPOINTS = {"nearest": NEAREST, "top1": MODEL}
-KEY = ["model", "precision", "method", "iterations", "tune_iterations", "seed"]
+RUN = ["model", "precision", "method", "iterations", "tune_iterations", "seed"]  # columns that tell a run from others
 
 
 def compare_methods(
@@ -40,19 +40,18 @@ def compare_methods(
     device: torch.device,
     out: Path,
 ) -> pd.DataFrame:
-    """A row a run: top-1 in percent of the float network, rounded to nearest, and reconstructed.
+    """A row for each run: top-1 in percent of the network as float, rounded to nearest, and reconstructed.
 
-    A method that reconstructs has so many iterations a unit, and one that tunes so many of that; others have none.
-    Calibrated on `task.real`, judged on all labelled images. The CSV file `out` is written after every run; rows
-    that it has are not computed again.
+    Networks are calibrated on `task.real` and judged on all labelled images. The CSV file `out` is written after every
+    run; runs that are in it already are not done again.
 
     Args:
         params: all of params.yaml.
         models: folders below `task.classifiers`.
         precisions: keys of `precisions`.
         methods: keys of `methods`.
-        iterations: a unit.
-        tune_iterations: of the whole network.
+        iterations: of each unit, for methods that reconstruct units.
+        tune_iterations: of the whole network, for methods that tune it.
         seeds: runs of each, with the seeds from 0.
         device: where all of it runs.
         out: CSV file.
@@ -81,8 +80,8 @@ def compare_methods(
         for precision in precisions
         for method in methods
     ]
-    table = pd.read_csv(out) if out.exists() else pd.DataFrame(columns=[*KEY, "float", "nearest", "top1", "seconds"])
-    done = set(table[KEY].itertuples(index=False, name=None))
+    table = pd.read_csv(out) if out.exists() else pd.DataFrame(columns=[*RUN, "float", "nearest", "top1", "seconds"])
+    done = set(table[RUN].itertuples(index=False, name=None))
     float_top1: dict[str, dict[str, float]] = {}
     with ProgressBar("bench methods", len(todo)) as bar:
         for run in todo:
@@ -91,10 +90,9 @@ def compare_methods(
                 if model not in float_top1:
                     network = load_classifier(Path(params.task.classifiers) / model).network
                     float_top1[model] = _top1(params, model, {"float": network}, device)
-                row = dict(zip(KEY, run, strict=True)) | float_top1[model] | _run(params, *run, device)
-                table = (
-                    pd.concat([table, pd.DataFrame([row])], ignore_index=True) if len(table) else pd.DataFrame([row])
-                )
+                figures = float_top1[model] | _run(params, *run, device)
+                row = pd.DataFrame([dict(zip(RUN, run, strict=True)) | figures])
+                table = pd.concat([table, row], ignore_index=True) if len(table) else row
                 with atomic(out) as path:
                     table.to_csv(path, index=False)
             bar.advance(1, " ".join(map(str, run)))
@@ -102,8 +100,8 @@ def compare_methods(
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard deviation over seeds."""
-    groups = table.groupby(KEY[:-1], sort=False)
+    """A row for each method and setting: means over seeds, and the standard deviation of the reconstructed top-1."""
+    groups = table.groupby(RUN[:-1], sort=False)
     columns = {"float": ("float", "mean"), "nearest": ("nearest", "mean"), "top1": ("top1", "mean")}
     spread = {"spread": ("top1", "std"), "runs": ("top1", "count"), "seconds": ("seconds", "mean")}
     return groups.agg(**columns, **spread).reset_index()
@@ -119,14 +117,20 @@ def _run(
     seed: int,
     device: torch.device,
 ) -> dict[str, Any]:
-    """Nearest and reconstructed top-1 of one run, and the seconds of quantizing."""
+    """Top-1 of one run, rounded to nearest and reconstructed, and the seconds that quantizing took."""
     classifier = Path(params.task.classifiers) / model
     lengths = {"iterations": iterations, "tune_iterations": tune_iterations}
-    chosen = params.methods[method].model_copy(update=lengths)
+    with_lengths = params.methods[method].model_copy(update=lengths)
     reconstruct = params.reconstruct.model_copy(
         update={"seed": seed, "methods": {family.name: method for family in FAMILIES}}
     )
-    how = Quantization(params.precisions[precision], reconstruct, {method: chosen}, device, params.runtime.cache_gib)
+    quantization = Quantization(
+        precision=params.precisions[precision],
+        reconstruct=reconstruct,
+        methods={method: with_lengths},
+        device=device,
+        cache_gib=params.runtime.cache_gib,
+    )
 
     def judge(quantized: Path) -> dict[str, float]:
         networks = {name: load_quantized(quantized, file).network for name, file in CHECKPOINTS.items()}
@@ -134,14 +138,15 @@ def _run(
 
     with TemporaryDirectory() as folder:
         calibration = Path(folder) / "calibration"
-        real, data_config = sources.real(Path(params.task.real)), resolve_data_config(classifier)
-        assemble(real, params.calibrate.count, data_config, calibration)
-        top1, seconds = run_cell(f"{model}-{precision}-{method}-{seed}", calibration, classifier, how, judge)
+        real = sources.real(Path(params.task.real))
+        assemble(real, params.calibrate.count, resolve_data_config(classifier), calibration)
+        name = f"{model}-{precision}-{method}-{seed}"
+        top1, seconds = run_cell(name, calibration, classifier, quantization, judge)
     return top1 | {"seconds": round(seconds, 1)}
 
 
 def _top1(params: Params, model: str, networks: dict[str, nn.Module], device: torch.device) -> dict[str, float]:
-    """Of networks for this model's images, in percent of all labelled images."""
+    """Top-1 of each network, in percent of all labelled images, preprocessed as the model needs them."""
     classifier, labelled = Path(params.task.classifiers) / model, Path(params.task.labelled)
     judged = {name: place(network, device) for name, network in networks.items()}
     everything = params.evaluate.model_copy(update={"fraction": 1.0})

@@ -3,8 +3,8 @@
 import copy
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,25 +31,24 @@ from pipeline_lib.quantization.reconstruction import reconstruct_unit
 from pipeline_lib.quantization.scheme import make_scheme
 
 TRAINED, HELD_OUT = 64, 32  # images
-FEW, MANY = 2, 12  # iterations; the time of one is that of the difference, free of what comes before and after
-REPEATS = 2
+SHORT_RUN, LONG_RUN = 2, 12  # iterations; the difference of their times has no share of what comes before and after
+REPEATS = 2  # measurements, of which the quickest counts
 PUBLISHED = 20_000  # iterations a unit
 
 
 def compare_units(
     device: torch.device, preset: str, model: str, image_size: int, units: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """A row a unit of a timm network with random weights: milliseconds of an iteration at W2A4, the preset's method.
+    """A row for each unit of a timm network with random weights: milliseconds of an iteration at W2A4, by variant.
 
-    The loss is the plain squared error, whatever the method's `error`: it is computed in PyTorch in every variant.
-    The best of REPEATS, taken in turns.
+    The method is the preset's, but the loss is always the plain squared error: every variant computes it in PyTorch.
 
     Args:
         device: where it runs.
         preset: name of the preset.
         model: timm's name.
         image_size: pixels.
-        units: names; none: all.
+        units: names of those to time; none: all.
 
     Raises:
         InputError: timm has no such model.
@@ -59,20 +58,22 @@ def compare_units(
     params = read_preset(preset)
     settings = params.reconstruct.model_copy(update={"held_out": HELD_OUT})
     torch.manual_seed(0)
-    network = timm.create_model(model, **({"img_size": image_size} if "vit" in model or "swin" in model else {})).eval()
+    arguments = {"img_size": image_size} if "vit" in model or "swin" in model else {}
+    network = timm.create_model(model, **arguments).eval()
     method = family_of(network).choose_method(params.reconstruct, params.methods)
-    chosen = partial(
+    scheme = partial(
         make_scheme, precision=params.precisions["w2a4"], softmax=params.reconstruct.softmax, method=method
     )
-    prepared = prepare(network, (3, image_size, image_size), chosen).to(device)
-    quantized, every = prepared.quantized, list(prepared.anatomy.units)
+    prepared = prepare(network, (3, image_size, image_size), scheme).to(device)
+    quantized = prepared.quantized
+    names = list(units or prepared.anatomy.units)
     images = TRAINED + HELD_OUT
     batches = list(torch.randn(images, 3, image_size, image_size, device=device).split(HELD_OUT))
-    # Quick, and the speed of a step is the same.
+    # minmax is quick, and ranges do not change the speed of a step
     search_ranges(quantized, batches[:1], prepared.anatomy.norm_readers, "minmax")
 
     def seconds(name: str, data: UnitData, iterations: int) -> float:
-        """Of the reconstruction of a copy of the unit."""
+        """Time that the reconstruction of a copy of the unit takes."""
         unit: nn.Module = copy.deepcopy(quantized.get_submodule(name))
         synchronise(device)
         began = time.perf_counter()
@@ -82,23 +83,25 @@ def compare_units(
         return time.perf_counter() - began
 
     rows = []
-    with ProgressBar("bench reconstruct", len(units or every)) as bar:
-        for name in units or every:
+    with ProgressBar("bench reconstruct", len(names)) as bar:
+        for name in names:
             caches = Caches(device, math.inf, Path())
-            inputs = (caches.store(images, unit_inputs(n, name, batches)) for n in (quantized, prepared.reference))
-            quantized_input, float_input = inputs
+            quantized_input = caches.store(images, unit_inputs(quantized, name, batches))
+            float_input = caches.store(images, unit_inputs(prepared.reference, name, batches))
             outputs = unit_outputs(prepared.reference.get_submodule(name), float_input.batches(HELD_OUT))
             data = UnitData(quantized_input, float_input, caches.store(images, outputs))
             best: dict[str, float] = {}
             for _ in range(REPEATS):
-                for variant, context in (("eager", eager_chains), ("reference", reference_only), ("ours", nullcontext)):
+                for variant, context in VARIANTS.items():
                     with context():
-                        took = 1e3 * (seconds(name, data, MANY) - seconds(name, data, FEW)) / (MANY - FEW)
-                    best[variant] = min(took, best.get(variant, took))
+                        difference = seconds(name, data, LONG_RUN) - seconds(name, data, SHORT_RUN)
+                    milliseconds = 1e3 * difference / (LONG_RUN - SHORT_RUN)
+                    best[variant] = min(milliseconds, best.get(variant, milliseconds))
             rows.append({"unit": name, **best})
             bar.advance(1, f"{name}: {best['ours']:.1f} ms, eager {best['eager']:.1f} ms")
     table = pd.DataFrame(rows)
-    table["times_eager"], table["times_reference"] = table["eager"] / table["ours"], table["reference"] / table["ours"]
+    table["times_eager"] = table["eager"] / table["ours"]
+    table["times_reference"] = table["reference"] / table["ours"]
     table["iterations_per_second"] = 1e3 / table["ours"]
     table[f"hours_of_{PUBLISHED}"] = table["ours"] * PUBLISHED / 3.6e6
     return table
@@ -106,7 +109,10 @@ def compare_units(
 
 @contextmanager
 def eager_chains() -> Iterator[None]:
-    """Run quantizers and steps on chains of PyTorch's own operators, without the regulariser, which comes on top."""
+    """Run quantizers and steps on chains of PyTorch's own operators.
+
+    The regulariser of soft rounding is not computed: published code would take longer yet.
+    """
 
     def soft_round(*arguments: Any) -> Tensor:
         return eager.soft_round(*arguments)[0]
@@ -123,7 +129,14 @@ def eager_chains() -> Iterator[None]:
         yield
 
 
+VARIANTS: dict[str, Callable[[], AbstractContextManager[None]]] = {
+    "eager": eager_chains,
+    "reference": reference_only,
+    "ours": nullcontext,
+}
+
+
 def synchronise(device: torch.device) -> None:
-    """Wait for the device."""
+    """Wait until the device has done its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

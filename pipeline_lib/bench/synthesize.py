@@ -25,7 +25,8 @@ class Stopwatch:
     """Seconds that a module's forward passes take on the device, without halting the host."""
 
     def __init__(self, module: torch.nn.Module, device: torch.device) -> None:
-        self._cuda, self._times = device.type == "cuda", list[tuple[Any, Any]]()
+        self._cuda = device.type == "cuda"
+        self._times: list[tuple[Any, Any]] = []  # start and end of each pass
         self._handles = [module.register_forward_pre_hook(self._start), module.register_forward_hook(self._stop)]
 
     def _now(self) -> Any:
@@ -54,13 +55,18 @@ class Stopwatch:
 def compare_loops(generator: Path, params: Synthesize, shards: int, device: torch.device, out: Path) -> pd.DataFrame:
     """Images a second, share of time outside the denoiser and peak memory of both, on one device, after a warm-up.
 
-    Each writes its shards into `out`.
+    Args:
+        generator: folder of the generator.
+        params: how images are rendered.
+        shards: that each loop renders and is timed by.
+        device: where both run.
+        out: folder that each loop writes its shards into.
     """
-    rows = (
+    prompts = (
         {"key": f"bench-{i:06d}", "prompt": PROMPTS[i % len(PROMPTS)], "negative_prompt": "", "weights": [0.5, 0.5]}
         for i in range(params.shard_size * (shards + 1))
     )
-    warm_up, *timed = plan_shards(rows, params.shard_size, params.seed)
+    warm_up, *timed = plan_shards(prompts, params.shard_size, params.seed)
     if device.type == "cpu":
         torch.set_num_threads(1)  # as workers have
     results = []
@@ -76,15 +82,14 @@ def compare_loops(generator: Path, params: Synthesize, shards: int, device: torc
             (out / f"{name}-{shard.key}").write_bytes(render(shard))
         wall = time.perf_counter() - began
         images = sum(len(shard.samples) for shard in timed)
+        memory = torch.cuda.max_memory_allocated() >> 20 if device.type == "cuda" else peak_memory.stretch()
         results.append(
             {
                 "loop": name,
                 "images": images,
                 "images_per_second": images / wall,
                 "outside_denoiser_percent": 100 * (1 - watch.read() / wall),
-                "peak_memory_mib": torch.cuda.max_memory_allocated() >> 20
-                if device.type == "cuda"
-                else peak_memory.stretch(),
+                "peak_memory_mib": memory,
             }
         )
     table = pd.DataFrame(results)
@@ -130,10 +135,9 @@ LOOPS = {"plain diffusers loop": _plain, "ours": _ours}
 def write_random_sd15(tokenizer: Path, folder: Path, dtype: torch.dtype) -> None:
     """A pipeline of Stable Diffusion v1.5's architecture with random weights, to time what cannot be had.
 
-    tokenizer: a generator whose tokenizer it gets.
+    `tokenizer` is the folder of a generator whose tokenizer it gets.
     """
     torch.manual_seed(0)
-    blocks = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",), ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
     text = transformers.CLIPTextConfig(
         hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, projection_dim=768
     )
@@ -148,7 +152,10 @@ def write_random_sd15(tokenizer: Path, folder: Path, dtype: torch.dtype) -> None
         text_encoder=transformers.CLIPTextModel(text),
         tokenizer=transformers.CLIPTokenizer.from_pretrained(tokenizer / "tokenizer"),
         unet=diffusers.UNet2DConditionModel(
-            sample_size=64, down_block_types=blocks[0], up_block_types=blocks[1], cross_attention_dim=768
+            sample_size=64,
+            down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+            up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+            cross_attention_dim=768,
         ),
         scheduler=diffusers.DPMSolverMultistepScheduler(steps_offset=1),
         safety_checker=None,

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def run_cell(
-    name: str, calibration: Path, classifier: Path, how: Quantization, judge: Callable[[Path], T]
+    name: str, calibration: Path, classifier: Path, quantization: Quantization, judge: Callable[[Path], T]
 ) -> tuple[T, float]:
     """What the judge says of the network, and the seconds that quantizing it took.
 
@@ -21,12 +21,12 @@ def run_cell(
         name: of the cell, for progress and for the work directory: a killed run continues at the next unit.
         calibration: folder of a calibration set.
         classifier: folder of the float network.
-        how: precision, method, device.
+        quantization: precision, method, device.
         judge: is given the folder of the quantized network, which is gone afterwards.
     """
     with TemporaryDirectory() as folder:
         quantized = Path(folder) / name
         began = time.monotonic()
-        quantize(calibration / IMAGES, classifier, how, quantized)
+        quantize(calibration / IMAGES, classifier, quantization, quantized)
         seconds = time.monotonic() - began
         return judge(quantized), seconds

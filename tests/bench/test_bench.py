@@ -21,7 +21,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(fakequant, "SHAPES", {"cpu": [(4, 8, 3, 3), (2, 3, 5, 7)]})
     monkeypatch.setattr(fakequant, "SECONDS", 0.001)
     monkeypatch.setattr(reconstruct, "REPEATS", 1)
-    monkeypatch.setattr(reconstruct, "MANY", reconstruct.FEW + 1)
+    monkeypatch.setattr(reconstruct, "LONG_RUN", reconstruct.SHORT_RUN + 1)
 
 
 def test_the_eager_chains_compute_what_the_operators_do() -> None:
@@ -29,8 +29,8 @@ def test_the_eager_chains_compute_what_the_operators_do() -> None:
     for case in fakequant.cases(torch.device("cpu")):
         if case.operator == "fake_quant_drop":
             continue  # the mask is another
-        theirs = getattr(eager, case.operator)(*case.values, *case.others)
-        ours = getattr(operators, case.operator)(*case.values, *case.others)
+        theirs = getattr(eager, case.operator)(*case.variables, *case.constants)
+        ours = getattr(operators, case.operator)(*case.variables, *case.constants)
         assert torch.allclose(theirs[0] if isinstance(theirs, tuple) else theirs, ours, rtol=1e-4, atol=1e-5)
         compared.add(case.operator)
     assert compared == {"fake_quant", "soft_round", "log_sqrt2_quant"}
