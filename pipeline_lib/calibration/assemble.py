@@ -1,4 +1,4 @@
-"""Assembling a calibration set: resized, cropped, counted, with a row for every image that was looked at."""
+"""A calibration set of the first usable images of a source, resized and cropped for a network."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 from pipeline_lib.artifacts.shards import Sample
-from pipeline_lib.calibration.sets import SHOWN, recorded_reason, require_images, sample_row, write_set
+from pipeline_lib.calibration.sets import DROPPED_IMAGES, check_image_count, recorded_reason, sample_row, write_set
 from pipeline_lib.models.preprocessing import Pixels, resize_and_crop
 
 
 def assemble(samples: Iterable[Sample], count: int, data_config: dict[str, Any], out: Path) -> dict[str, Any]:
     """Write `out`: images.npy, uint8 (count, h, w, 3), dropped.npy and samples.csv, see `write_set`.
 
-    Images with a defect, and duplicates, keep their row but not their place. Returns facts for the provenance.
+    Images with a defect, and duplicates, have a row in samples.csv but are left out. Returns facts for the provenance.
 
     Raises:
         InputError: fewer images than asked for.
@@ -32,9 +32,9 @@ def assemble(samples: Iterable[Sample], count: int, data_config: dict[str, Any],
         if not reason:
             images[kept] = transform(sample.image)
             kept += 1
-        elif len(dropped) < SHOWN:
+        elif len(dropped) < DROPPED_IMAGES:
             dropped.append(transform(sample.image))
         rows.append(sample_row(sample.record, reason, {}))
-    require_images(out, count, kept)
+    check_image_count(out, count, kept)
     write_set(out, images, rows, dropped)
     return {"images": kept, "defective_images_left_out": len(rows) - kept}

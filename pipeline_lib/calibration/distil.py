@@ -29,29 +29,39 @@ def distil(classifier: Path, params: Distil, count: int, seed: int, device: torc
     Image i is optimised for class i modulo the number of classes, from Gaussian noise of `seed`, together with the
     others of its batch. Returns facts for the provenance.
 
+    Args:
+        classifier: folder of the network.
+        params: iterations, learning rate, batch size.
+        count: of images.
+        seed: of the noise.
+        device: where the network runs.
+        out: folder to be written.
+
     Raises:
         InputError: no classifier in its folder, or one with neither batch norm nor attention over all tokens.
     """
-    loaded, total = load_classifier(classifier), read_card(classifier).num_classes
+    loaded = load_classifier(classifier)
+    num_classes = read_card(classifier).num_classes
     network = place(loaded.network, device)
     if not batch_norms(network) and not attentions(network):
         raise InputError(
             f"{classifier}: has neither batch norm nor attention over all tokens, so there is nothing to distil from; "
             "leave it out of `axes.models`, or set `axes.distilled` to [] in params.yaml"
         )
-    keys, labels = [f"distilled-{i:06d}" for i in range(count)], [i % total for i in range(count)]
+    keys = [f"distilled-{i:06d}" for i in range(count)]
+    labels = [i % num_classes for i in range(count)]
     batches: list[Pixels] = []
     losses: list[list[float]] = []
     steps = params.iterations * -(-count // params.batch_size)
     with (
-        summarised_layers(network, statistics_distance, patch_entropy) as seen,
+        summarised_layers(network, statistics_distance, patch_entropy) as summaries,
         ProgressBar(f"distil {classifier.name}", steps) as bar,
     ):
         for start in range(0, count, params.batch_size):
             batch = slice(start, start + params.batch_size)
             noise = torch.stack([_noise(loaded.data_config["input_size"], seed, key) for key in keys[batch]])
             target = torch.tensor(labels[batch], device=device)
-            pixels, loss = _optimise(network, seen, noise.to(device), target, loaded.data_config, params, bar)
+            pixels, loss = _optimise(network, summaries, noise.to(device), target, loaded.data_config, params, bar)
             batches.append(pixels)
             losses.append(loss)
     rows = [sample_row({"key": key, "classes": [label]}, "", {}) for key, label in zip(keys, labels, strict=True)]
@@ -66,40 +76,43 @@ def statistics_distance(layer: nn.BatchNorm2d, x: Tensor) -> Tensor:
     """
     assert layer.running_mean is not None and layer.running_var is not None
     variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
-    std, running = ((v + layer.eps).sqrt() for v in (variance, layer.running_var))
-    return F.mse_loss(mean, layer.running_mean) + F.mse_loss(std, running)
+    std = (variance + layer.eps).sqrt()
+    running_std = (layer.running_var + layer.eps).sqrt()
+    return F.mse_loss(mean, layer.running_mean) + F.mse_loss(std, running_std)
 
 
 def total_variation(images: Tensor) -> Tensor:
-    """Mean absolute difference of neighbours: (n, channels, h, w) -> ()."""
+    """Mean absolute difference of neighbouring pixels: (n, channels, h, w) -> ()."""
     return images.diff(dim=2).abs().mean() + images.diff(dim=3).abs().mean()
 
 
-def _loss(seen: LayerSummaries, images: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy, and the distance of all batch statistics; else, the variety of patches (PSAQ-ViT)."""
-    known = F.cross_entropy(logits, labels)
-    if seen.normalised:
-        return known + torch.stack([*seen.normalised.values()]).sum()
-    return known - torch.stack([*seen.attended.values()]).mean() + SMOOTHNESS * total_variation(images)
+def _loss(summaries: LayerSummaries, images: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy with the distance of batch statistics, or, without batch norm, less the entropy of patches."""
+    cross_entropy = F.cross_entropy(logits, labels)
+    if summaries.batch_norms:
+        return cross_entropy + torch.stack([*summaries.batch_norms.values()]).sum()
+    entropy = torch.stack([*summaries.attentions.values()]).mean()  # as in PSAQ-ViT
+    return cross_entropy - entropy + SMOOTHNESS * total_variation(images)
 
 
 def _optimise(
     network: nn.Module,
-    seen: LayerSummaries,
+    summaries: LayerSummaries,
     noise: Tensor,
     labels: Tensor,
     data_config: dict[str, Any],
     params: Distil,
     bar: ProgressBar,
 ) -> tuple[Pixels, list[float]]:
-    """Pixels of a batch, (n, h, w, 3), and the loss of its first and last iteration."""
-    mean, std = (torch.tensor(data_config[name], device=noise.device).view(1, -1, 1, 1) for name in ("mean", "std"))
+    """Pixels of a batch, uint8 (n, h, w, 3), and the losses of the first and the last iteration."""
+    mean = torch.tensor(data_config["mean"], device=noise.device).view(1, -1, 1, 1)
+    std = torch.tensor(data_config["std"], device=noise.device).view(1, -1, 1, 1)
     lowest, highest = (0 - mean) / std, (1 - mean) / std
     images = noise.clamp(lowest, highest).contiguous(memory_format=torch.channels_last).requires_grad_()
     optimiser = torch.optim.Adam([images], lr=params.learning_rate)
-    curve: list[Tensor] = []  # on the device: to read a loss would wait for it
+    curve: list[Tensor] = []  # kept on the device: reading a loss would wait for the GPU
     for _ in range(params.iterations):
-        loss = _loss(seen, images, network(images), labels)
+        loss = _loss(summaries, images, network(images), labels)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

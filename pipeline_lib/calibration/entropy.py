@@ -1,4 +1,4 @@
-"""Patch-similarity entropy (PSAQ-ViT, Li et al. 2022): how varied the patches of an image are to an attention."""
+"""Patch-similarity entropy (PSAQ-ViT, Li et al. 2022): how varied the patches of an image are in an attention."""
 
 import math
 
@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Our reading: the estimate's bandwidth, its grid, and that a patch is not held against itself.
+# Our reading: the bandwidth and the grid of the estimate, and that a patch is not compared with itself.
 BANDWIDTH = 0.05
-POINTS = 121  # from -1.5 to 1.5: six bandwidths and more on either side of a cosine
-EDGE = 1.5
+EDGE = 1.5  # the grid reaches from -EDGE to EDGE: ten bandwidths beyond what a cosine can be
+POINTS = 121  # of the grid
 
 
 def patch_entropy(tokens: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Scores of images by the network that is quantized, from which the unfit among them are told. One pass over all."""
+"""Scores of images by the network that is to be quantized, by which unfit images are left out; one pass."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -25,20 +25,21 @@ def score(classifier: Path, pixels: Pixels, device: torch.device) -> Scores:
     entropy is none for a network without attention over all tokens.
     """
     loaded = load_classifier(classifier)
-    network, normalise = place(loaded.network, device), Normaliser(loaded.data_config, device)
+    network = place(loaded.network, device)
+    normalise = Normaliser(loaded.data_config, device)
     energies: list[Tensor] = []
     entropies: list[Tensor] = []
     moments: dict[nn.BatchNorm2d, list[Tensor]] = defaultdict(list)
-    with torch.no_grad(), summarised_layers(network, image_moments, patch_entropy) as seen:
+    with torch.no_grad(), summarised_layers(network, image_moments, patch_entropy) as summaries:
         for start in range(0, len(pixels), BATCH):
             energies.append(energy(network(normalise(pixels[start : start + BATCH]))))
-            for layer, found in seen.normalised.items():
-                moments[layer].append(found)
-            if seen.attended:
-                entropies.append(torch.stack([*seen.attended.values()]).mean(0))
+            for layer, of_batch in summaries.batch_norms.items():
+                moments[layer].append(of_batch)
+            if summaries.attentions:
+                entropies.append(torch.stack([*summaries.attentions.values()]).mean(0))
     sensitivity = torch.zeros(len(pixels), dtype=torch.float64)
-    for layer, parts in moments.items():
-        sensitivity += leave_one_out(torch.cat(parts), *running_moments(layer))
+    for layer, batches in moments.items():
+        sensitivity += leave_one_out(torch.cat(batches), *running_moments(layer))
     return Scores(
         energy=torch.cat(energies).cpu().numpy(),
         batch_norm=sensitivity.numpy() if moments and len(pixels) > 1 else None,
@@ -49,7 +50,7 @@ def score(classifier: Path, pixels: Pixels, device: torch.device) -> Scores:
 def energy(logits: Tensor) -> Tensor:
     """Energy score E(x) = -logsumexp(logits) at temperature 1 (Liu et al. 2020): (n, classes) -> (n,) float64.
 
-    High for what is unlike the training images.
+    It is high for images unlike those of the training.
     """
     return -torch.logsumexp(logits.double(), 1)
 
@@ -69,14 +70,17 @@ def running_moments(layer: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 def leave_one_out(moments: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
     """What each image adds to the distance of a batch's statistics from the running ones; our reading of GenQ's filter.
 
-    sensitivity_i = D(all) - D(all but i), D = |mean - running mean|^2 + |variance - running variance|^2, variances
-    biased. Sums without an image are the whole sums less its own: (n, 2, channels) moments of images -> (n,).
+    sensitivity_i = D(all images) - D(all but image i), where D = |mean - running mean|^2 + |variance - running
+    variance|^2 with biased variances.
+
+    `moments`: of each image, (n, 2, channels), from `image_moments`; `mean` and `variance`: the running ones,
+    (channels,). Returns (n,).
     """
     total = moments.sum(0, keepdim=True)
 
     def distance(first: Tensor, second: Tensor) -> Tensor:
         return (first - mean).square().sum(1) + (second - first.square() - variance).square().sum(1)
 
-    without = (total - moments) / (len(moments) - 1)
+    without = (total - moments) / (len(moments) - 1)  # moments of all images but one, for each of them
     whole = total / len(moments)
     return distance(whole[:, 0], whole[:, 1]) - distance(without[:, 0], without[:, 1])

@@ -1,4 +1,4 @@
-"""What two kinds of layers see while a network runs, summed up: inputs of batch norms, outputs of attentions."""
+"""Summaries of what passes through a network while it runs: inputs of batch norms and outputs of attentions."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,10 +20,10 @@ def attentions(network: nn.Module) -> list[Attention]:
 
 @dataclass
 class LayerSummaries:
-    """Summaries of the last forward pass."""
+    """Summaries of the last forward pass, a tensor for each layer."""
 
-    normalised: dict[nn.BatchNorm2d, Tensor] = field(default_factory=dict)
-    attended: dict[Attention, Tensor] = field(default_factory=dict)
+    batch_norms: dict[nn.BatchNorm2d, Tensor] = field(default_factory=dict)
+    attentions: dict[Attention, Tensor] = field(default_factory=dict)
 
 
 @contextmanager
@@ -32,23 +32,25 @@ def summarised_layers(
     of_batch_norm: Callable[[nn.BatchNorm2d, Tensor], Tensor],
     of_attention: Callable[[Tensor], Tensor],
 ) -> Iterator[LayerSummaries]:
-    """Yield what each forward pass fills with summaries, made on the way: whole feature maps of all layers are large.
+    """Yield summaries that every forward pass of the network fills anew, layer by layer.
 
-    Of a batch norm its input is summed up, (n, channels, h, w); of an attention the output of the patches, without
-    class and register tokens, (n, patches, channels).
+    The summaries are made on the way, because the feature maps of all layers together are large. `of_batch_norm` is
+    given a layer and its input, (n, channels, h, w); `of_attention` the output of an attention without class and
+    register tokens, (n, patches, channels).
     """
-    seen, prefix = LayerSummaries(), getattr(network, "num_prefix_tokens", 0)
+    summaries = LayerSummaries()
+    other_tokens = getattr(network, "num_prefix_tokens", 0)  # class and registers, before the patches
 
-    def normalise(layer: nn.BatchNorm2d, arguments: tuple[Tensor, ...]) -> None:
-        seen.normalised[layer] = of_batch_norm(layer, arguments[0])
+    def summarise_batch_norm(layer: nn.BatchNorm2d, arguments: tuple[Tensor, ...]) -> None:
+        summaries.batch_norms[layer] = of_batch_norm(layer, arguments[0])
 
-    def attend(layer: Attention, _: object, output: Tensor) -> None:
-        seen.attended[layer] = of_attention(output[:, prefix:])
+    def summarise_attention(layer: Attention, _: object, output: Tensor) -> None:
+        summaries.attentions[layer] = of_attention(output[:, other_tokens:])
 
-    handles = [layer.register_forward_pre_hook(normalise) for layer in batch_norms(network)]
-    handles += [layer.register_forward_hook(attend) for layer in attentions(network)]
+    handles = [layer.register_forward_pre_hook(summarise_batch_norm) for layer in batch_norms(network)]
+    handles += [layer.register_forward_hook(summarise_attention) for layer in attentions(network)]
     try:
-        yield seen
+        yield summaries
     finally:
         for handle in handles:
             handle.remove()

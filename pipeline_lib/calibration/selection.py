@@ -1,4 +1,4 @@
-"""Which images of a dataset a network is calibrated on, and why not the others. No torch."""
+"""Which images of a dataset a network is calibrated on, and why not the others. Without torch."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,22 +11,22 @@ from pipeline_lib.models.preprocessing import Pixels
 from pipeline_lib.params.treatments import Treatment
 
 Values = npt.NDArray[np.float64]
-BLOCK = 128  # images that are held against one another at a time
+BLOCK = 128  # images that are compared with as many others at a time
 TOLERANCE = 1e-6  # of a cosine in single precision
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of n images, (n,) each; none where a score does not apply to the network."""
+    """Scores of n images, (n,) each; None where the network does not have what a score is made from."""
 
     energy: Values
     batch_norm: Values | None
     patch_entropy: Values | None
 
     def of(self, image: int) -> dict[str, float]:
-        """Those of one image, to six digits."""
-        values = {"energy": self.energy, "batch_norm": self.batch_norm, "patch_entropy": self.patch_entropy}
-        return {name: float(f"{found[image]:.6g}") for name, found in values.items() if found is not None}
+        """The scores of one image by name, rounded to six digits."""
+        scores = {"energy": self.energy, "batch_norm": self.batch_norm, "patch_entropy": self.patch_entropy}
+        return {name: float(f"{values[image]:.6g}") for name, values in scores.items() if values is not None}
 
 
 def select(
@@ -37,21 +37,30 @@ def select(
     treatment: Treatment,
     count: int,
 ) -> list[str]:
-    """Why each image is left out, "" if it is kept; at most `count` are.
+    """Why each of n images is left out, "" if it is kept; at most `count` are kept.
 
-    Near-duplicates go first. The shares of each score are of what is left then, so that no score depends on the order
-    of the others. Of the rest those are taken that balance the classes, or the first.
+    Near-duplicates are left out first. Each score then leaves out its share of the images that remained, whatever the
+    other scores leave out. Of the rest, those are kept that balance the classes, or else the first.
+
+    Args:
+        keys: names of the images, for the reasons.
+        classes: those that each image is meant to show.
+        pixels: uint8 (n, h, w, 3).
+        scores: of the images.
+        treatment: the similarity of duplicates, the shares to leave out, and whether classes are balanced.
+        count: of images to keep.
     """
     reasons = [""] * len(keys)
     for later, earlier in near_duplicates(pixels, treatment.duplicate_similarity).items():
         reasons[later] = f"near-duplicate of {keys[earlier]}"
     left = np.array([i for i, reason in enumerate(reasons) if not reason])
-    for reason, values, share in (
-        ("energy", scores.energy, treatment.energy),
-        ("batch-norm sensitivity", scores.batch_norm, treatment.batch_norm),
-        ("patch entropy", None if scores.patch_entropy is None else -scores.patch_entropy, treatment.patch_entropy),
-    ):
-        for i in [] if values is None else highest(left, values, share):
+    unfit = {"energy": highest(left, scores.energy, treatment.energy)}
+    if scores.batch_norm is not None:
+        unfit["batch-norm sensitivity"] = highest(left, scores.batch_norm, treatment.batch_norm)
+    if scores.patch_entropy is not None:  # images of little variety have little
+        unfit["patch entropy"] = highest(left, -scores.patch_entropy, treatment.patch_entropy)
+    for reason, images in unfit.items():
+        for i in images:
             reasons[i] = reasons[i] or reason
     rest = [i for i, reason in enumerate(reasons) if not reason]
     taken = set(balanced(rest, classes, count) if treatment.balance else rest[:count])
@@ -62,26 +71,27 @@ def select(
 
 
 def highest(candidates: npt.NDArray[np.int64], values: Values, share: float) -> list[int]:
-    """The candidates with the highest values, as many as the share of them comes to, rounded down."""
+    """The candidates with the highest values: this share of all candidates, rounded down."""
     order = np.argsort(-values[candidates], kind="stable")
     return [int(i) for i in candidates[order[: int(share * len(candidates))]]]
 
 
 def near_duplicates(pixels: Pixels, similarity: float) -> dict[int, int]:
-    """Images, (n, h, w, 3), with a cosine similarity this high to an earlier one that is none: later -> earliest.
+    """Images that are like an earlier one: a near-duplicate's index -> the first image that it is like.
 
-    Pixels are centred on the image's mean, so brightness and contrast do not count.
+    Alike are images (n, h, w, 3) with at least this cosine similarity of their pixels about the image's own mean, so
+    that brightness and contrast do not count. What is like a near-duplicate alone is none itself.
     """
-    found: dict[int, int] = {}
+    originals: dict[int, int] = {}
     for start in range(0, len(pixels), BLOCK):
         block = directions(pixels[start : start + BLOCK])
         blocks = range(0, start + 1, BLOCK)
         cosines = np.concatenate([block @ directions(pixels[s : s + BLOCK]).T for s in blocks], axis=1)
-        for row, earlier in np.argwhere(cosines >= similarity - TOLERANCE):
-            later = start + int(row)
-            if earlier < later and earlier not in found:
-                found.setdefault(later, int(earlier))
-    return found
+        for position, earlier in np.argwhere(cosines >= similarity - TOLERANCE):  # in order of both
+            later = start + int(position)
+            if earlier < later and earlier not in originals and later not in originals:
+                originals[later] = int(earlier)
+    return originals
 
 
 def directions(pixels: Pixels) -> npt.NDArray[np.float32]:
@@ -94,21 +104,24 @@ def directions(pixels: Pixels) -> npt.NDArray[np.float32]:
 
 
 def balanced(candidates: Sequence[int], classes: Sequence[Sequence[int]], count: int) -> list[int]:
-    """`count` of the candidates, in rounds: each round lets every class have one image more, the first that shows it.
+    """`count` of the candidates, or all if there are fewer, taken in rounds.
 
-    An image of several classes is taken if one of them is short; it counts for all of them.
+    In round r an image is taken if fewer than r images were taken of one of its classes. An image of several classes
+    counts for all of them; one without classes is always taken.
     """
     taken: list[int] = []
-    left, have, share = list(candidates), Counter[int](), 0
+    taken_of_class: Counter[int] = Counter()
+    left = list(candidates)
+    limit = 0
     while left and len(taken) < count:
-        share += 1
-        passed: list[int] = []
+        limit += 1
+        passed_over: list[int] = []
         for i in left:
-            short = not classes[i] or any(have[c] < share for c in classes[i])
-            if short and len(taken) < count:
+            wanted = not classes[i] or any(taken_of_class[c] < limit for c in classes[i])
+            if wanted and len(taken) < count:
                 taken.append(i)
-                have.update(classes[i])
+                taken_of_class.update(classes[i])
             else:
-                passed.append(i)
-        left = passed
+                passed_over.append(i)
+        left = passed_over
     return taken

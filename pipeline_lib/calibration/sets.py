@@ -1,4 +1,4 @@
-"""A calibration set on the disk: its images, a row for every image that was looked at, a few that were left out."""
+"""A calibration set on the disk: its images, a row for every image that was considered, a few that were left out."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.models.preprocessing import Pixels
 
 IMAGES, SAMPLES, DROPPED = "images.npy", "samples.csv", "dropped.npy"
-SHOWN = 32  # images left out that are kept to be looked at
+DROPPED_IMAGES = 32  # of those left out, so many are stored, to be shown in the report
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class CalibrationSet:
     """What a network is calibrated on, or the preview of it."""
 
     images: Pixels  # uint8 (n, h, w, 3), memory-mapped
-    classes: list[list[int]]  # by image: classes that it is meant to show; none for noise
-    looked_at: int  # images, those that were left out too
-    left_out: int
+    classes: list[list[int]]  # for each image the classes that it is meant to show; none for noise
+    looked_at: int  # number of images that were considered, with those left out
+    left_out: int  # number of images
 
 
 def read_set(folder: Path) -> CalibrationSet:
@@ -35,8 +35,7 @@ def read_set(folder: Path) -> CalibrationSet:
     """
     images = read_images(folder / IMAGES)
     rows = pd.read_csv(folder / SAMPLES, keep_default_na=False, dtype={"classes": str})
-    named = rows.loc[rows["kept"], "classes"]
-    classes = [[int(index) for index in text.split()] for text in named]
+    classes = [[int(index) for index in text.split()] for text in rows.loc[rows["kept"], "classes"]]
     return CalibrationSet(images, classes, len(rows), int((~rows["kept"]).sum()))
 
 
@@ -58,40 +57,41 @@ def read_images(path: Path) -> Pixels:
 
 
 def recorded_reason(record: Mapping[str, Any]) -> str:
-    """Why a sample is left out by its own record; "" if it is not."""
+    """Why a sample must be left out according to its record, "" if it need not."""
     return str(record.get("defect") or ("duplicate" if record.get("duplicate_of") else ""))
 
 
-def kind_of_reason(reason: str) -> str:
-    """A reason without the image that it names: near-duplicates name what they are like."""
+def reason_in_general(reason: str) -> str:
+    """A reason without the image that it names: `near-duplicate of KEY` is one reason whatever the key."""
     return reason.split(" of ")[0]
 
 
 def sample_row(record: Mapping[str, Any], reason: str, scores: Mapping[str, float]) -> dict[str, Any]:
     """A row of samples.csv: `reason` is why the image was left out, "" if it was kept."""
-    known = {"pixel_deviation": record["pixel_deviation"]} if "pixel_deviation" in record else {}
+    recorded = {"pixel_deviation": record["pixel_deviation"]} if "pixel_deviation" in record else {}
     return {
         "key": record["key"],
         "classes": " ".join(map(str, record["classes"])),
         "prompt": record.get("prompt", ""),
-        "scores": json.dumps({**known, **scores}),
+        "scores": json.dumps({**recorded, **scores}),
         "kept": not reason,
         "reason": reason,
     }
 
 
 def write_set(out: Path, images: Pixels, rows: Sequence[Mapping[str, Any]], dropped: Sequence[Pixels] | Pixels) -> None:
-    """Write `out`: images.npy and dropped.npy, uint8 (n, h, w, 3), in the order of the rows, and samples.csv.
+    """Write `out`: images.npy and dropped.npy, both uint8 (n, h, w, 3), and samples.csv.
 
-    Images are those of all rows that are kept; dropped are the first of those that are not, at most SHOWN.
+    `images` are those of all rows that are kept, `dropped` those of the others, both in the order of the rows; of the
+    dropped the first DROPPED_IMAGES are written.
     """
     with atomic_directory(out) as folder:
         np.save(folder / IMAGES, images)
-        np.save(folder / DROPPED, np.array(dropped[:SHOWN], np.uint8).reshape(-1, *images.shape[1:]))
+        np.save(folder / DROPPED, np.array(dropped[:DROPPED_IMAGES], np.uint8).reshape(-1, *images.shape[1:]))
         pd.DataFrame(rows).to_csv(folder / SAMPLES, index=False)
 
 
-def require_images(out: Path, count: int, found: int) -> None:
+def check_image_count(out: Path, count: int, found: int) -> None:
     """Stop unless there are as many usable images as were asked for.
 
     Raises:

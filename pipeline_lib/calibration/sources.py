@@ -14,22 +14,28 @@ from pipeline_lib.errors import InputError
 
 
 def synthetic(dataset: Path) -> Iterator[Sample]:
-    """The samples of a rendered dataset, in order, with the records of its index, which the shards are held against.
+    """The samples of a rendered dataset, in order, with the records of its index, which the shards must agree with.
 
     Raises:
         InputError: a shard is absent, truncated, altered, or not the one that the index describes.
     """
     index = read_lines(dataset / "index.jsonl")
     expected = iter(index)
-    for shard in dict.fromkeys(row["shard"] for row in index):
+    shards = dict.fromkeys(record["shard"] for record in index)  # each once, in order
+    for shard in shards:
         for sample in read_shard(dataset / shard):
-            row = next(expected, None)
-            if row is None or row != {**sample.record, "duplicate_of": row.get("duplicate_of"), "shard": shard}:
+            record = next(expected, None)
+            # the index adds to what the shard has of a sample
+            if record is None or record != {
+                **sample.record,
+                "duplicate_of": record.get("duplicate_of"),
+                "shard": shard,
+            }:
                 raise InputError(
                     f"{dataset / shard}: sample {sample.key} is not what {dataset / 'index.jsonl'} says; "
                     "delete the dataset and run `dvc checkout`, or `dvc repro` to make it again"
                 )
-            yield Sample(sample.image, row)
+            yield Sample(sample.image, record)
     missing = next(expected, None)
     if missing is not None:
         raise InputError(
@@ -53,7 +59,8 @@ def real(path: Path) -> Iterator[Sample]:
 def noise(count: int, seed: int, data_config: dict[str, Any]) -> Iterator[Sample]:
     """Gaussian noise in the network's input space: standard normal after normalisation, then rounded to pixels."""
     channels, height, width = data_config["input_size"]
-    mean, std = np.array(data_config["mean"]), np.array(data_config["std"])
+    mean = np.array(data_config["mean"])
+    std = np.array(data_config["std"])
     for number in range(count):
         key = f"noise-{number:06d}"
         normal = np.random.default_rng(seed_of("noise", seed, key)).standard_normal((height, width, channels))

@@ -13,15 +13,15 @@ from pipeline_lib.calibration.filters import score
 from pipeline_lib.calibration.mix import mix_images
 from pipeline_lib.calibration.selection import select
 from pipeline_lib.calibration.sets import (
-    SHOWN,
-    kind_of_reason,
+    DROPPED_IMAGES,
+    check_image_count,
+    reason_in_general,
     recorded_reason,
-    require_images,
     sample_row,
     write_set,
 )
 from pipeline_lib.models.card import resolve_data_config
-from pipeline_lib.models.preprocessing import resize_and_crop
+from pipeline_lib.models.preprocessing import Pixels, resize_and_crop
 from pipeline_lib.params.treatments import Treatment
 
 
@@ -36,32 +36,48 @@ def treat(
 ) -> dict[str, Any]:
     """Write `out` as `assemble` does, from all samples: images.npy, uint8 (count, h, w, 3), dropped.npy, samples.csv.
 
-    Samples with a defect on record go first. The others are mixed, each with another, if the treatment says so;
-    then they are scored by the network in the folder `classifier` and chosen. All are held in memory, at the
-    network's input size. Returns facts for the provenance.
+    Samples whose record has a defect are left out first. The others are mixed, each with another, if the treatment says
+    so; then they are scored by the network, and the fit ones chosen. All are held in memory at the network's input
+    size. Returns facts for the provenance.
+
+    Args:
+        samples: of a rendered dataset.
+        treatment: whether images are mixed, and which are chosen.
+        classifier: folder of the network.
+        count: of images to choose.
+        seed: of the mixing.
+        device: where the network runs.
+        out: folder to be written.
 
     Raises:
         InputError: fewer usable images than asked for, or no classifier in its folder.
     """
     transform = resize_and_crop(resolve_data_config(classifier))
-    looked_at = [(sample.record, transform(sample.image)) for sample in samples]
-    records, reasons = [record for record, _ in looked_at], [recorded_reason(record) for record, _ in looked_at]
-    usable = [place for place, reason in enumerate(reasons) if not reason]
-    require_images(out, count, len(usable))
-    pixels = np.stack([image for _, image in looked_at])
-    candidates, described = pixels[usable], [records[place] for place in usable]
+    records: list[dict[str, Any]] = []
+    images: list[Pixels] = []
+    for sample in samples:
+        records.append(sample.record)
+        images.append(transform(sample.image))
+    reasons = [recorded_reason(record) for record in records]
+    usable = [index for index, reason in enumerate(reasons) if not reason]
+    check_image_count(out, count, len(usable))
+    pixels = np.stack(images)
+    candidates = pixels[usable]
+    candidate_records = [records[index] for index in usable]
     if treatment.mix != "none":
-        candidates, described = mix_images(treatment.mix, candidates, described, seed)
+        candidates, candidate_records = mix_images(treatment.mix, candidates, candidate_records, seed)
     scores = score(classifier, candidates, device)
-    chosen = select(
-        [r["key"] for r in described], [r["classes"] for r in described], candidates, scores, treatment, count
-    )
+    keys = [record["key"] for record in candidate_records]
+    classes = [record["classes"] for record in candidate_records]
+    candidate_reasons = select(keys, classes, candidates, scores, treatment, count)
     rows = [sample_row(record, reason, {}) for record, reason in zip(records, reasons, strict=True)]
-    for number, place in enumerate(usable):
-        pixels[place], reasons[place] = candidates[number], chosen[number]
-        rows[place] = sample_row(described[number], chosen[number], scores.of(number))
-    kept, dropped = ([place for place, reason in enumerate(reasons) if bool(reason) == left] for left in (False, True))
-    require_images(out, count, len(kept))
-    write_set(out, pixels[kept], rows, pixels[dropped[:SHOWN]])
-    left_out = Counter(kind_of_reason(reason) for reason in reasons if reason)
+    for number, index in enumerate(usable):
+        pixels[index] = candidates[number]
+        reasons[index] = candidate_reasons[number]
+        rows[index] = sample_row(candidate_records[number], candidate_reasons[number], scores.of(number))
+    kept = [index for index, reason in enumerate(reasons) if not reason]
+    dropped = [index for index, reason in enumerate(reasons) if reason]
+    check_image_count(out, count, len(kept))
+    write_set(out, pixels[kept], rows, pixels[dropped[:DROPPED_IMAGES]])
+    left_out = Counter(reason_in_general(reason) for reason in reasons if reason)
     return {"device": str(device), "images": count, "left_out": dict(sorted(left_out.items()))}

@@ -26,9 +26,9 @@ PARAMS = Distil(iterations=12, learning_rate=0.3, batch_size=20, seed=0)
 def distance(pixels: np.ndarray) -> float:
     """Of a batch's statistics from the running ones of the trained network."""
     loaded = load_classifier(TRAINED / "resnet")
-    with torch.no_grad(), summarised_layers(loaded.network, statistics_distance, lambda tokens: tokens) as seen:
+    with torch.no_grad(), summarised_layers(loaded.network, statistics_distance, lambda tokens: tokens) as summaries:
         loaded.network(Normaliser(loaded.data_config, CPU)(pixels))
-    return float(sum(seen.normalised.values()))
+    return float(sum(summaries.batch_norms.values()))
 
 
 def predicted(model: str, pixels: np.ndarray) -> np.ndarray:
