@@ -27,20 +27,20 @@ BATCH = 64  # images
 def choose(
     data: Path, classifiers: Path, axes: Axes, held_out: int, calibration: str, device: torch.device, out: Path
 ) -> dict[str, Any]:
-    """Write `out`, ranking.csv: a row a network with its score, whether it is chosen, and where its checkpoint is.
+    """Write `out`, ranking.csv: a row for each network with its scores, whether it is chosen, and its folder.
 
-    The judges are the images that reconstruction keeps back, the last `held_out` of every recipe's calibration set; a
-    treated source alone may have been optimised on some. A network's score on a recipe's images is the percentage on
-    which its prediction is the float network's; for each model and precision the source with the highest mean over
-    recipes is chosen. No label and no real image is looked at, and sources of real images do not compete. `calibration`
-    names a source instead of `auto` to take that one whatever its score. Returns facts for the provenance.
+    Networks are judged on the images that reconstruction keeps back: the last `held_out` of every recipe's calibration
+    set. Only a network of a treated source may have been optimised on some of these. A score is the percentage of a
+    recipe's images on which the network predicts what the float network does; for each model and precision that source
+    is chosen whose mean score over recipes is highest. No label and no real image is used, and sources of real images
+    do not compete, unless `calibration` names one. Returns facts for the provenance.
 
     Args:
         data: folder with calibration/ and quantized/.
-        classifiers: folder with a folder a model.
+        classifiers: folder with a folder for each model.
         axes: models, precisions, and the sources to be ranked.
         held_out: images that reconstruction keeps back of each set.
-        calibration: `auto`, or a source.
+        calibration: `auto`, or a source that is chosen whatever its score.
         device: where the networks run.
         out: file to be written.
 
@@ -63,19 +63,19 @@ def choose(
         for precision in axes.precisions:
             cells = {source: data / "quantized" / f"{source}-{model}-{precision}" for source in candidates}
             scores = {source: judge.agreement(cell) for source, cell in cells.items()}
-            best = max(scores, key=lambda source: scores[source]["agreement"]) if calibration == AUTO else calibration
-            setting = {"model": model, "precision": precision}
-            rows += [
-                {**setting, "source": source, **score, "chosen": source == best, "checkpoint": cells[source].as_posix()}
-                for source, score in scores.items()
-            ]
+            chosen = calibration
+            if calibration == AUTO:
+                chosen = max(scores, key=lambda source: scores[source]["agreement"])
+            for source, score in scores.items():
+                row = {"model": model, "precision": precision, "source": source, **score}
+                rows.append({**row, "chosen": source == chosen, "checkpoint": cells[source].as_posix()})
     with atomic(out) as path:
         pd.DataFrame(rows).to_csv(path, index=False, float_format="%.3f", na_rep="nan")
     return {"device": str(device), "judge_images": held_out * len(axes.recipes)}
 
 
 class _Judge:
-    """The float network's predictions on the images that are kept back."""
+    """Compares the networks of a model with the float one, on the images that are kept back."""
 
     def __init__(
         self,
@@ -87,7 +87,8 @@ class _Judge:
         device: torch.device,
     ) -> None:
         loaded = load_classifier(classifier)
-        self.device, self.normalise = device, Normaliser(loaded.data_config, device)
+        self.device = device
+        self.normalise = Normaliser(loaded.data_config, device)
         sets = {recipe: read_images(calibration / f"{recipe}-{model}" / IMAGES) for recipe in recipes}
         self.images: dict[str, Pixels] = {recipe: images[len(images) - held_out :] for recipe, images in sets.items()}
         self.expected = self._predict(loaded.network)

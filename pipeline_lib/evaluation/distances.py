@@ -30,11 +30,11 @@ def kernel_distance(one: Matrix, other: Matrix) -> float:
 def manifold_metrics(images: Matrix, real: Matrix) -> dict[str, float]:
     """Precision and recall (Kynkaanniemi et al. 2019), density and coverage (Naeem et al. 2020).
 
-    Features are (n, d) and (m, d); the measures depend on n and m, so that only sets of one size compare.
+    Features are (n, d) and (m, d). The measures depend on n and m: compare only sets of the same sizes.
 
-    A ball around each point reaches to its NEIGHBOURS-th neighbour in its own set. precision: share of the images in a
-    ball of a real one; recall: share of the real in a ball of an image; density: balls of real ones that an image lies
-    in, over NEIGHBOURS; coverage: share of the balls of real ones that hold an image.
+    Each point has a ball that reaches to its NEIGHBOURS-th neighbour in its own set. precision: share of images that
+    lie in a ball of a real one; recall: share of real ones that lie in a ball of an image; density: number of balls of
+    real ones that an image lies in, on average, by NEIGHBOURS; coverage: share of real ones whose ball holds an image.
     """
     between = cdist(images, real)
     real_radius, image_radius = _radii(real), _radii(images)
@@ -53,10 +53,11 @@ def diversity(images: Matrix) -> float:
     The exponential of the entropy of the eigenvalues of the kernel matrix over n (Friedman and Dieng 2023).
     """
     unit = images / np.linalg.norm(images, axis=1, keepdims=True).clip(min=1e-12)
-    small = unit.T @ unit if images.shape[1] < len(images) else unit @ unit.T  # the same eigenvalues, but for zeros
-    values = np.linalg.eigvalsh(small / len(images))
-    values = values[values > 1e-12]
-    return float(np.exp(-(values * np.log(values)).sum()))
+    # both products have the same eigenvalues apart from zeros; the smaller one is quicker
+    product = unit.T @ unit if images.shape[1] < len(images) else unit @ unit.T
+    eigenvalues = np.linalg.eigvalsh(product / len(images))
+    eigenvalues = eigenvalues[eigenvalues > 1e-12]
+    return float(np.exp(-(eigenvalues * np.log(eigenvalues)).sum()))
 
 
 def _radii(points: Matrix) -> Matrix:

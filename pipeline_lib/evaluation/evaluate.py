@@ -13,7 +13,7 @@ from pipeline_lib.artifacts.records import write_json
 from pipeline_lib.calibration.sets import CalibrationSet, read_set
 from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.calibration_set import Facts, class_facts, named_accuracy, set_facts
-from pipeline_lib.evaluation.features import responses
+from pipeline_lib.evaluation.features import Responses, responses
 from pipeline_lib.evaluation.flipped import flipped
 from pipeline_lib.evaluation.gap import generalization_gap
 from pipeline_lib.evaluation.histograms import histograms
@@ -52,26 +52,26 @@ class Inputs:
 def evaluate_cell(
     cell: dict[str, str], inputs: Inputs, class_names: list[str], params: Evaluate, device: torch.device, out: Path
 ) -> dict[str, Any]:
-    """Write what there is to know of a cell. Returns facts for the provenance.
+    """Write all that is measured of a cell. Returns facts for the provenance.
 
-    Reconstructed, and rounded to nearest: metrics.json, predictions.csv. Reconstructed alone: gap.csv, sensitivity.csv,
-    histograms.json, and flipped.npy with its rows in flipped.csv.
+    metrics.json and predictions.csv are of the reconstructed network and of the one rounded to nearest. gap.csv,
+    sensitivity.csv, histograms.json and flipped.csv, with the images of its rows in flipped.npy, are of the former.
 
     Args:
         cell: its source, model and precision.
-        inputs: where what is read lies.
+        inputs: folders that are read.
         class_names: in the order of the network's outputs.
         params: which labelled images, and how many at a time.
         device: where the networks run.
         out: folder to be written.
 
     Raises:
-        InputError: the float network was evaluated on other images.
+        InputError: the float network was evaluated on other images than these.
     """
     networks = load_networks(inputs.quantized, inputs.classifier, device)
     data_config = networks.data_config
-    judged = {"reconstructed": networks.reconstructed, "nearest": networks.nearest}
-    found = predict(judged, data_config, inputs.labelled, len(class_names), params, device)
+    quantized = {"reconstructed": networks.reconstructed, "nearest": networks.nearest}
+    found = predict(quantized, data_config, inputs.labelled, len(class_names), params, device)
     reference = pd.read_csv(inputs.float_evaluation / PREDICTIONS, dtype={"key": str})
     if reference["key"].tolist() != found.keys:
         raise InputError(
@@ -86,7 +86,8 @@ def evaluate_cell(
     predictions = prediction_table(found.keys, found.labels, {"float": float_top1, **top1})
     calibration = read_set(inputs.preview)
     unseen = first_labelled(inputs.labelled, data_config, params, params.compared)
-    facts, by_class = _of_calibration(networks, calibration, (unseen, found.labels[: len(unseen)]), params, device)
+    labels = found.labels[: len(unseen)]
+    facts, facts_of_classes = _calibration_facts(networks, calibration, (unseen, labels), params, device)
     units = pd.read_csv(inputs.quantized / BLOCKS)["unit"].tolist()
     gap = generalization_gap(
         networks.reference,
@@ -98,7 +99,6 @@ def evaluate_cell(
         params.batch_size,
     )
     with atomic_directory(out) as folder:
-        of_classes = {class_names[c]: values for c, values in by_class.items()}
         write_json(
             folder / METRICS,
             {
@@ -106,7 +106,7 @@ def evaluate_cell(
                 "images": len(found.labels),
                 **metrics,
                 "calibration": facts,
-                "calibration_per_class": of_classes,
+                "calibration_per_class": {class_names[c]: values for c, values in facts_of_classes.items()},
             },
         )
         predictions.to_csv(folder / PREDICTIONS, index=False)
@@ -120,32 +120,34 @@ def evaluate_cell(
     return {"device": str(device), "images": len(found.labels)}
 
 
-def _of_calibration(
+def _calibration_facts(
     networks: Networks,
     calibration: CalibrationSet,
     labelled: tuple[Pixels, Indices],
     params: Evaluate,
     device: torch.device,
 ) -> tuple[Facts, dict[int, Facts]]:
-    """What the float network makes of the calibration images, in all and by class.
+    """Facts of the calibration images, of all and by class, measured with the float network.
 
-    `accuracy` among the facts is the reconstructed network's.
+    `accuracy` alone is the reconstructed network's. `labelled`: images, uint8 (n, h, w, 3), and their labels, (n,).
     """
-    normalise, size = Normaliser(networks.data_config, device), params.batch_size
-    images, labels = labelled
-    seen, unseen = (
-        responses(networks.reference, in_batches(pixels, size), normalise) for pixels in (calibration.images, images)
-    )
-    predicted = predicted_classes(networks.reconstructed, calibration.images, normalise, size)
+    normalise = Normaliser(networks.data_config, device)
+    labelled_images, labels = labelled
+
+    def float_responses(pixels: Pixels) -> Responses:
+        return responses(networks.reference, in_batches(pixels, params.batch_size), normalise)
+
+    to_calibration, to_labelled = float_responses(calibration.images), float_responses(labelled_images)
+    predicted = predicted_classes(networks.reconstructed, calibration.images, normalise, params.batch_size)
     facts = {
-        **set_facts(seen, calibration.classes, unseen),
+        **set_facts(to_calibration, calibration.classes, to_labelled),
         "accuracy": named_accuracy(predicted, calibration.classes),
     }
-    return facts, class_facts(seen, calibration.classes, unseen, labels)
+    return facts, class_facts(to_calibration, calibration.classes, to_labelled, labels)
 
 
 def _write_layers(folder: Path, networks: Networks, images: Pixels, device: torch.device) -> None:
     batch = Normaliser(networks.data_config, device)(images[:SENSITIVITY_IMAGES])
-    compared = networks.twin, networks.reconstructed, networks.layers
-    sensitivity(*compared, [batch]).to_csv(folder / "sensitivity.csv", index=False)
-    write_json(folder / "histograms.json", histograms(*compared, batch[:HISTOGRAM_IMAGES]))
+    twin, reconstructed, layers = networks.twin, networks.reconstructed, networks.layers
+    sensitivity(twin, reconstructed, layers, [batch]).to_csv(folder / "sensitivity.csv", index=False)
+    write_json(folder / "histograms.json", histograms(twin, reconstructed, layers, batch[:HISTOGRAM_IMAGES]))

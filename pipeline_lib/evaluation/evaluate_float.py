@@ -22,7 +22,7 @@ def evaluate_float(
     """Write metrics.json and predictions.csv of the float network. Returns facts for the provenance.
 
     Args:
-        classifier: folder of the network, called as the model is.
+        classifier: folder of the network; its name is the model's.
         labelled: folder of labelled images.
         class_names: in the order of the network's outputs.
         params: which images, and how many at a time.
@@ -32,12 +32,14 @@ def evaluate_float(
     Raises:
         InputError: the class list does not fit the network, or there are no labelled images.
     """
-    loaded, classes = load_classifier(classifier), read_card(classifier).num_classes
+    loaded = load_classifier(classifier)
+    classes = read_card(classifier).num_classes
     if classes != len(class_names):
         raise InputError(f"{classifier}: a network of {classes} classes, but `task.classes` lists {len(class_names)}")
     networks = {"float": place(loaded.network, device)}
     found = predict(networks, loaded.data_config, labelled, classes, params, device)
-    likeliest, images = found.classes["float"], len(found.labels)
+    likeliest = found.classes["float"]
+    images = len(found.labels)
     with atomic_directory(out) as folder:
         metrics = accuracy_metrics(found.labels, likeliest, class_names, params.confidence)
         write_json(folder / METRICS, {"model": classifier.name, "images": images, "float": metrics})

@@ -14,10 +14,10 @@ Matrix = npt.NDArray[np.float64]
 
 
 class Responses(NamedTuple):
-    """Of n images: penultimate features (n, d), and the classes from the likeliest to the least likely (n, classes)."""
+    """What a network makes of n images."""
 
-    features: Matrix
-    ranking: npt.NDArray[np.int64]
+    features: Matrix  # penultimate, (n, d)
+    ranking: npt.NDArray[np.int64]  # classes from the likeliest to the least likely, (n, classes)
 
 
 @torch.inference_mode()

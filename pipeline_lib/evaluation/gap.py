@@ -1,10 +1,11 @@
-"""The generalization gap: what a unit loses on the images it was calibrated on, and on labelled images it never saw."""
+"""The generalization gap: the loss of each unit on the images it was calibrated on, and on labelled images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from pipeline_lib.models.normalise import Normaliser
 from pipeline_lib.models.prediction import in_batches
@@ -17,26 +18,26 @@ def generalization_gap(
     reference: nn.Module,
     quantized: nn.Module,
     units: Sequence[str],
-    seen: Pixels,
-    unseen: Pixels,
+    calibration: Pixels,
+    labelled: Pixels,
     normalise: Normaliser,
     batch_size: int,
 ) -> pd.DataFrame:
-    """A row a unit: its loss on calibration images and on as many labelled ones.
+    """A row for each unit: its loss on calibration images, and on at most as many labelled ones.
 
     Args:
         reference: the float network with batch norm folded.
-        quantized: made of it.
-        units: of blocks.csv.
-        seen: calibration images, uint8 (n, h, w, 3).
-        unseen: labelled images, uint8 (m, h, w, 3).
+        quantized: the network made from it.
+        units: names from blocks.csv.
+        calibration: images, uint8 (n, h, w, 3).
+        labelled: images, uint8 (m, h, w, 3), of which the first n are used.
         normalise: as the network was trained.
         batch_size: images at a time.
     """
     names = [unit for unit in units if unit != NETWORK]
     writers = [name.split("+")[-1] for name in names]  # the last module of each unit
     losses = {}
-    for name, pixels in (("calibration", seen), ("labelled", unseen[: len(seen)])):
+    for name, pixels in (("calibration", calibration), ("labelled", labelled[: len(calibration)])):
         batches = [normalise(batch) for batch in in_batches(pixels, batch_size)]
         losses[name] = unit_losses(reference, quantized, writers, batches)
     return pd.DataFrame({"unit": names, **losses})
@@ -46,9 +47,9 @@ def generalization_gap(
 def unit_losses(
     reference: nn.Module, quantized: nn.Module, units: Sequence[str], batches: Sequence[Tensor]
 ) -> list[float]:
-    """Mean reconstruction error of each unit's output, the whole network before it quantized too.
+    """Mean reconstruction error of each unit's output in the quantized network against its output in the reference.
 
-    reference: the float network with batch norm folded, as the units were reconstructed against it.
+    What comes before the unit is quantized too. `reference` is the float network with batch norm folded.
     """
     outputs: dict[str, Tensor] = {}
     totals = dict.fromkeys(units, 0.0)
@@ -59,11 +60,11 @@ def unit_losses(
     def compare(unit: str, output: Tensor) -> None:
         totals[unit] += float(reconstruction_error(output, outputs[unit])) * len(output)
 
-    handles = [
-        network.get_submodule(unit).register_forward_hook(lambda _, __, output, u=unit, a=action: a(u, output))
-        for network, action in ((reference, remember), (quantized, compare))
-        for unit in units
-    ]
+    def at_output(network: nn.Module, unit: str, action: Callable[[str, Tensor], None]) -> RemovableHandle:
+        return network.get_submodule(unit).register_forward_hook(lambda _, __, output: action(unit, output))
+
+    handles = [at_output(reference, unit, remember) for unit in units]
+    handles += [at_output(quantized, unit, compare) for unit in units]
     for batch in batches:
         reference(batch)
         quantized(batch)

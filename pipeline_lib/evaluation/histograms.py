@@ -1,4 +1,4 @@
-"""Histograms of what each layer multiplies, and the ranges that its quantizers can represent."""
+"""Histograms of the weights and inputs of each layer, and the ranges that its quantizers can represent."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from pipeline_lib.quantization.layers import QuantLayer
 
@@ -14,18 +15,22 @@ BINS = 48
 
 @torch.inference_mode()
 def histograms(twin: nn.Module, quantized: nn.Module, layers: Sequence[str], batch: Tensor) -> dict[str, Any]:
-    """For each layer `weight` and `input`, float, each with lo, hi, counts (BINS of equal width), clip_lo and clip_hi.
+    """For each layer its float `weight` and `input`: lo, hi, counts (BINS of equal width), clip_lo and clip_hi of each.
 
-    What is beyond the clip lines saturates; of steps a channel they are the widest. Operands of attention and residual
-    sums are no layers and have no entry.
+    Values below clip_lo and above clip_hi saturate; where each channel has its own step, the widest range is given.
+    Operands of attention and residual sums are no layers and have no entry.
+
+    `twin` is the float network with the modules of `quantized`; `batch` is normalised, (n, channels, h, w).
     """
     inputs: dict[str, Tensor] = {}
-    handles = [
-        twin.get_submodule(name).register_forward_pre_hook(
-            lambda _, arguments, name=name: inputs.__setitem__(name, arguments[0].clone())
-        )
-        for name in layers
-    ]
+
+    def remember_input(name: str) -> RemovableHandle:
+        def remember(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            inputs[name] = arguments[0].clone()
+
+        return twin.get_submodule(name).register_forward_pre_hook(remember)
+
+    handles = [remember_input(name) for name in layers]
     twin(batch)
     for handle in handles:
         handle.remove()
@@ -34,10 +39,11 @@ def histograms(twin: nn.Module, quantized: nn.Module, layers: Sequence[str], bat
         plain, layer = twin.get_submodule(name), quantized.get_submodule(name)
         assert isinstance(plain.weight, Tensor)
         assert isinstance(layer, QuantLayer)
-        reads = layer.input_quantizer
+        quantizer = layer.input_quantizer
         found[name] = {
             "weight": _histogram(plain.weight) | _clips(layer.step, layer.zero_point, 0, layer.qmax),
-            "input": _histogram(inputs[name]) | _clips(reads.step, reads.zero_point, reads.qmin, reads.qmax),
+            "input": _histogram(inputs[name])
+            | _clips(quantizer.step, quantizer.zero_point, quantizer.qmin, quantizer.qmax),
         }
     return found
 

@@ -57,10 +57,11 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def _from_idx(folder: Path) -> Iterator[Labelled]:
-    images, labels = read_idx(folder / "images-idx3-ubyte.gz"), read_idx(folder / "labels-idx1-ubyte.gz")
+    images = read_idx(folder / "images-idx3-ubyte.gz")
+    labels = read_idx(folder / "labels-idx1-ubyte.gz")
     if len(images) != len(labels):
         raise InputError(f"{folder}: {len(images)} images but {len(labels)} labels")
-    margin = max(0, 32 - images.shape[1]) // 2  # the 28x28 originals stand in a black frame, as the networks know them
+    margin = max(0, 32 - images.shape[1]) // 2  # the networks were trained on the 28x28 originals in a black frame
     images = np.pad(images, ((0, 0), (margin, margin), (margin, margin)))
     for number, (pixels, label) in enumerate(zip(images, labels, strict=True)):
         yield f"{number:06d}", Image.fromarray(pixels), int(label)
@@ -80,7 +81,7 @@ def _from_tar(path: Path) -> Iterator[Labelled]:
 
 
 def _last_extension(name: str) -> str:
-    """`.jpg` of `c.jpg` and of `JPG`."""
+    """`.jpg` for `c.jpg`, and for `JPG`: names here are what follows a sample's key and its dot."""
     return "." + name.rpartition(".")[2].lower()
 
 

@@ -1,4 +1,4 @@
-"""Accuracy with its uncertainty."""
+"""Accuracy and its confidence interval."""
 
 from typing import Any
 
@@ -15,10 +15,10 @@ def accuracy_metrics(
     """Percentages: top1 with its Wilson interval, top5, agreement with `reference`, top-1 by class.
 
     Args:
-        labels: (n,).
+        labels: of n images, (n,).
         top5: (n, k), the k <= 5 likeliest classes, likeliest first.
         class_names: in the order of the indices.
-        confidence: of the interval.
+        confidence: of the interval, such as 0.95.
         reference: (n,), the float network's predictions; none for that network itself.
     """
     predicted, n = top5[:, 0], len(labels)

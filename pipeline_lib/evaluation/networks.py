@@ -30,7 +30,7 @@ class Networks:
 
 
 def load_networks(quantized: Path, classifier: Path, device: torch.device) -> Networks:
-    """Build them from the cell's checkpoints and the folder of the classifier."""
+    """The networks of a cell, from the folder of its checkpoints and that of the classifier."""
     description = read_description(quantized)
     prepared = prepare_as_described(load_classifier(classifier).network, description)
     nearest = copy.deepcopy(prepared.quantized)
@@ -49,7 +49,7 @@ def load_networks(quantized: Path, classifier: Path, device: torch.device) -> Ne
 def float_twin(prepared: Prepared) -> nn.Module:
     """A copy of the quantized network that computes the float function, a plain layer in place of each QuantLayer.
 
-    Where a LayerNorm was reparameterised the twin keeps that form: layers of the two can be exchanged.
+    Where a LayerNorm was reparameterised it is so in the twin: a layer of one network can stand in the other.
     """
     reference, twin = prepared.reference, copy.deepcopy(prepared.quantized)
     for quantizer in quantizers(twin).values():
@@ -65,7 +65,7 @@ def float_twin(prepared: Prepared) -> nn.Module:
 def _reparameterise(before: nn.Module, after: nn.Module, readers: Sequence[nn.Module]) -> None:
     """Adapt float readers, in place, to a norm whose weight was divided by r and whose bias became bias / r - t.
 
-    A channel whose weight is 0 is constant, and any r does.
+    Where the norm's weight is 0 the channel is constant, and any r gives the same function: 1 is taken.
     """
     assert isinstance(before, nn.LayerNorm)
     assert isinstance(after, nn.LayerNorm)

@@ -1,5 +1,6 @@
-"""Running networks on the labelled images, once for all of them."""
+"""Running networks on labelled images, which are read once for all networks."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -20,33 +21,34 @@ from pipeline_lib.models.preprocessing import Pixels, resize_and_crop
 from pipeline_lib.params.evaluate import Evaluate
 
 METRICS, PREDICTIONS = "metrics.json", "predictions.csv"
-MOST = 5  # classes that are kept of a prediction
-Batch = tuple[list[str], Pixels, Indices]
+LIKELIEST = 5  # classes that are kept of a prediction
+Batch = tuple[list[str], Pixels, Indices]  # keys, images, labels
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Of n labelled images."""
+    """What networks predict for n labelled images."""
 
     keys: list[str]
     labels: Indices  # (n,)
-    classes: dict[str, Indices]  # by network: its likeliest classes, (n, MOST), the likeliest first
+    classes: dict[str, Indices]  # by network: its likeliest classes, (n, LIKELIEST), the likeliest first
 
 
 def labelled_batches(folder: Path, data_config: dict[str, Any], params: Evaluate) -> Iterator[Batch]:
     """Keys, uint8 images (n, h, w, 3) and labels of the chosen labelled images, resized and cropped."""
-    transform, size = resize_and_crop(data_config), params.batch_size
+    transform = resize_and_crop(data_config)
     threshold = params.fraction * 2**63
-    images = (sample for sample in labelled_images(folder) if seed_of("evaluate", 0, sample[0]) < threshold)
-    while chunk := list(islice(images, size)):
-        keys, pictures, labels = zip(*chunk, strict=True)
+    chosen = (sample for sample in labelled_images(folder) if seed_of("evaluate", 0, sample[0]) < threshold)
+    while batch := list(islice(chosen, params.batch_size)):
+        keys, pictures, labels = zip(*batch, strict=True)
         yield list(keys), np.stack([transform(p) for p in pictures]), np.array(labels, np.int64)
 
 
 def first_labelled(folder: Path, data_config: dict[str, Any], params: Evaluate, count: int) -> Pixels:
     """The first `count` of the chosen labelled images, or all if there are fewer."""
-    some = islice(labelled_batches(folder, data_config, params), -(-count // params.batch_size))
-    return np.concatenate([pixels for _, pixels, _ in some])[:count]
+    enough = math.ceil(count / params.batch_size)
+    batches = islice(labelled_batches(folder, data_config, params), enough)
+    return np.concatenate([pixels for _, pixels, _ in batches])[:count]
 
 
 def predict(
@@ -63,7 +65,7 @@ def predict(
         networks: by name, on the device.
         data_config: of timm, as the networks were trained.
         labelled: folder of labelled images.
-        classes: that the networks know.
+        classes: number of those that the networks know.
         params: which images, and how many at a time.
         device: where the networks are.
 
@@ -81,12 +83,12 @@ def predict(
             labels.append(batch_labels)
             yield batch
 
-    likeliest = likeliest_classes(networks, pixels(), Normaliser(data_config, device), MOST)
+    likeliest = likeliest_classes(networks, pixels(), Normaliser(data_config, device), LIKELIEST)
     if not keys:
         raise InputError(f"{labelled}: no image chosen; raise `evaluate.fraction` in params.yaml")
     return Predictions(keys, np.concatenate(labels), likeliest)
 
 
 def prediction_table(keys: list[str], labels: Indices, predicted: Mapping[str, Indices]) -> pd.DataFrame:
-    """A row an image: key, label, and the class (n,) that each network predicts."""
+    """A row for each image: key, label, and the class (n,) that each network predicts."""
     return pd.DataFrame({"key": keys, "label": labels, **predicted})

@@ -16,11 +16,12 @@ COLUMNS = ["layer", "weight_bits", "activation_bits", "divergence"]
 def sensitivity(
     twin: nn.Module, quantized: nn.Module, layers: Sequence[str], batches: Sequence[Tensor]
 ) -> pd.DataFrame:
-    """A row a layer, with COLUMNS: its bits, and the divergence in nats of its classes from the float network's.
+    """A row for each layer, with COLUMNS: its bits, and the divergence from the float network, in nats.
 
-    Quantized are the layer's weight and its own reading of its input; a layer that shares the quantizer stays float.
-    Operands of attention and residual sums are no layers and stay float throughout. The divergence is the
-    Kullback-Leibler divergence KL(float || quantized), the mean over all images. `twin` is as it was afterwards.
+    The weight of the layer and the input that it reads are quantized; other layers that share its quantizer stay float.
+    Operands of attention and residual sums are no layers and always stay float. The divergence is KL(float ||
+    quantized) of the predicted classes, the mean over all images of the batches, which are normalised, (n, channels,
+    h, w). `twin` is the float network with the modules of `quantized`; it is afterwards as it was before.
     """
     images = sum(len(batch) for batch in batches)
     targets = [twin(batch).double() for batch in batches]

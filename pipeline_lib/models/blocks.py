@@ -11,6 +11,6 @@ def block_pattern(network: nn.Module) -> str:
     groups = matcher(coarse=False) if matcher else {}
     blocks = groups.get("blocks", []) if isinstance(groups, Mapping) else []
     entries = [(blocks, None)] if isinstance(blocks, str) else blocks
-    # Those with a position are single modules between the blocks, such as a norm.
+    # an entry with a position is a single module between blocks, such as a norm
     patterns = [pattern.removeprefix("^") for pattern, position in entries if position is None]
     return "|".join(patterns) or r"(?!)"

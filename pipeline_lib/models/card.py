@@ -1,4 +1,4 @@
-"""model.json: what a classifier's folder says of itself. No torch, unless the hub has to be asked."""
+"""model.json, which describes the classifier of a folder. Without torch, unless timm is asked for the preprocessing."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ class Card(Section):
     """model.json: how to build the network, where its weights are, what images it expects."""
 
     timm: str  # name in timm, with the tag of its weights if they come from the hub
-    arguments: dict[str, Any] = Field(default_factory=dict)  # of timm.create_model
+    arguments: dict[str, Any] = Field(default_factory=dict)  # more arguments of timm.create_model
     num_classes: int
     preprocessing: dict[str, Any] | None = None  # timm data config; null: that of the hub's weights
     test_accuracy: float | None = None  # top-1, percent
@@ -25,7 +25,7 @@ def read_card(folder: Path) -> Card:
     """The model.json of a classifier's folder.
 
     Raises:
-        InputError: absent, not JSON, or not a card.
+        InputError: it is absent, not JSON, or lacks something.
     """
     path = folder / "model.json"
     try:

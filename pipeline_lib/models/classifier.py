@@ -46,7 +46,7 @@ def load_classifier(folder: Path) -> Classifier:
     """The network of a classifier's folder, in evaluation mode, on the CPU.
 
     Raises:
-        InputError: weights absent, altered, or of another shape than the network.
+        InputError: the weights are absent, altered, or of another shape than the network's.
     """
     card, weights = read_card(folder), folder / "model.safetensors"
     if card.sha256 is None:
@@ -65,8 +65,10 @@ def _load_weights(network: torch.nn.Module, path: Path, expected: str) -> None:
         raise InputError(f"{path}: expected the weights with SHA-256 {expected[:12]}, found {found[:12]}")
     state, needed = load_file(path), network.state_dict()
     for name in sorted(state.keys() | needed.keys()):
-        has = tuple(state[name].shape) if name in state else "nothing"
-        wants = tuple(needed[name].shape) if name in needed else "nothing"
-        if has != wants:
-            raise InputError(f"{path}: {name}: the network of model.json has {wants}, the checkpoint {has}")
+        in_checkpoint = tuple(state[name].shape) if name in state else "nothing"
+        in_network = tuple(needed[name].shape) if name in needed else "nothing"
+        if in_checkpoint != in_network:
+            raise InputError(
+                f"{path}: {name}: the network of model.json has {in_network}, the checkpoint {in_checkpoint}"
+            )
     network.load_state_dict(state)

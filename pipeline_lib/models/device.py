@@ -1,4 +1,4 @@
-"""Where networks run."""
+"""The device that networks run on."""
 
 import torch
 
@@ -9,8 +9,8 @@ from pipeline_lib.params.runtime import Runtime
 def resolve_device(runtime: Runtime, *, tf32: bool = False) -> torch.device:
     """The device of `runtime.device`; auto is CUDA where there is one.
 
-    On a CPU it also sets the number of threads. A GPU multiplies in float32, which PyTorch leaves to TF32 in
-    convolutions, unless `tf32`.
+    On a CPU it also sets the number of threads. A GPU multiplies in float32, unless `tf32`; by itself PyTorch would use
+    TF32 in convolutions.
 
     Raises:
         InputError: CUDA was asked for and there is none.
@@ -27,5 +27,5 @@ def resolve_device(runtime: Runtime, *, tf32: bool = False) -> torch.device:
 
 
 def place(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """Move a network to a device, convolutions in channels_last, which is worth a factor of three on a CPU."""
+    """Move a network to a device, its convolutions in channels_last, which is about three times as fast on a CPU."""
     return network.to(device).to(memory_format=torch.channels_last)

@@ -14,7 +14,7 @@ Indices = npt.NDArray[np.int64]
 
 
 def in_batches(pixels: Pixels, size: int) -> Iterator[Pixels]:
-    """Images (n, h, w, 3) in batches."""
+    """Images (n, h, w, 3) in batches of `size`; the last may be smaller."""
     return (pixels[start : start + size] for start in range(0, len(pixels), size))
 
 
@@ -22,7 +22,7 @@ def in_batches(pixels: Pixels, size: int) -> Iterator[Pixels]:
 def likeliest_classes(
     networks: Mapping[str, nn.Module], batches: Iterable[Pixels], normalise: Normaliser, count: int
 ) -> dict[str, Indices]:
-    """Of each network its `count` likeliest classes, (n, count), the likeliest first. The images are read once."""
+    """By network its `count` likeliest classes for n images, (n, count), likeliest first. Batches are read once."""
     found: dict[str, list[Indices]] = {name: [] for name in networks}
     for pixels in batches:
         images = normalise(pixels)

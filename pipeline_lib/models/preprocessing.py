@@ -1,4 +1,4 @@
-"""From PIL images to what a network reads, by the fields of timm's data config. No torch: calibration does without."""
+"""Resizing and cropping of images as timm's data config has it. Without torch, which calibration does not need."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +14,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def resize_and_crop(data_config: dict[str, Any]) -> Callable[[Image.Image], Pixels]:
-    """Give timm's evaluation transform up to, and without, the conversion to floats: PIL -> uint8 (h, w, 3).
+    """The evaluation transform of timm, without the conversion to floats: PIL image -> uint8 (h, w, 3).
 
     The shorter side is resized to the input size divided by crop_pct, rounded down; then the centre is cropped.
 
@@ -30,7 +30,8 @@ def resize_and_crop(data_config: dict[str, Any]) -> Callable[[Image.Image], Pixe
     def transform(image: Image.Image) -> Pixels:
         image = image.convert("RGB")
         least = min(image.size)
-        across, down = (shorter if side == least else shorter * side // least for side in image.size)
+        across = shorter if image.width == least else shorter * image.width // least
+        down = shorter if image.height == least else shorter * image.height // least
         if (across, down) != image.size:
             image = image.resize((across, down), filter_)
         left, top = round((across - width) / 2), round((down - height) / 2)
