@@ -1,4 +1,4 @@
-"""The cells of one source on one network: quantized for each replicate and precision, and measured."""
+"""The cells of one source on one network: quantized for each replicate and precision, and evaluated."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from pipeline_lib.artifacts.workdir import WorkDirectory
 from pipeline_lib.calibration.sets import CalibrationSet, read_set
 from pipeline_lib.cells.cell import run_cell
 from pipeline_lib.evaluation.calibration_set import class_facts, named_accuracy, set_facts
-from pipeline_lib.evaluation.features import responses
+from pipeline_lib.evaluation.features import Responses, responses
 from pipeline_lib.evaluation.gap import generalization_gap
 from pipeline_lib.evaluation.networks import load_networks
 from pipeline_lib.evaluation.predict import Predictions, first_labelled, predict
@@ -36,10 +36,9 @@ from pipeline_lib.quantization.quantize import VERSION as QUANTIZATION_VERSION
 from pipeline_lib.study.files import CELLS, CLASSES, PREDICTIONS, SETS, UNITS
 from pipeline_lib.study.sets import StudySource, judge_images
 
-# Of what the tables are computed by; quantization has a version of its own. Raise it with a change that gives other
-# figures.
+# The version of what computes the tables; quantization has its own. Raise it with a change that gives other figures.
 VERSION = 1
-SEEN = 128  # calibration images that the generalization gap is measured on, and as many labelled ones
+GAP_IMAGES = 128  # calibration images that the generalization gap is measured on, and as many labelled ones
 
 
 @dataclass(frozen=True)
@@ -55,23 +54,23 @@ class StudySettings:
     cache_gib: float
 
     def quantization(self, precision: str, replicate: int) -> Quantization:
-        """Of a cell; each replicate has its own seed."""
+        """How a cell is quantized; each replicate has its own seed."""
         seeded = self.reconstruct.model_copy(update={"seed": replicate})
         return Quantization(self.precisions[precision], seeded, self.methods, self.device, self.cache_gib)
 
 
 def run_cells(source: StudySource, labelled: Path, settings: StudySettings, out: Path, stage: str) -> dict[str, Any]:
-    """Write `out`: a row a cell, a calibration set, a class of one, a unit; and every prediction.
+    """Write `out`: tables of cells, calibration sets, classes of these and units, and the predictions for every image.
 
-    A killed run continues at the next cell, and there at the next unit. Finished work is kept until the next of the
-    same out; a forced run does all of it again. Returns facts for the provenance.
+    A killed run continues at the next cell, and there at the next unit. Finished work is kept until other work for the
+    same out begins; a forced run does all of it again. Returns facts for the provenance.
 
     Args:
         source: of the calibration images.
         labelled: folder of labelled images of the domain.
         settings: how cells are quantized and judged.
         out: folder to be written.
-        stage: of DVC, whose out it is.
+        stage: name of the DVC stage whose out it is.
 
     Raises:
         InputError: too few images for the replicates or the judges.
@@ -90,15 +89,15 @@ def run_cells(source: StudySource, labelled: Path, settings: StudySettings, out:
         "versions": [VERSION, QUANTIZATION_VERSION],
     }
     files = [CELLS, SETS, CLASSES, UNITS, PREDICTIONS]
-    names = [f"{precision}-{r}" for r in range(cells.replicates) for precision in settings.precisions]
+    names = [f"{precision}-{replicate}" for replicate in range(cells.replicates) for precision in settings.precisions]
     with WorkDirectory.locked("study", identity) as work:
         kept, written = work.units / PREDICTIONS, (out / PREDICTIONS).as_posix()
         if work.done(PREDICTIONS) and last_run(stage).was_of(kept, written):
             work.clear()
         if not all(map(work.done, files)):
-            judge = _NetworkJudge(source, labelled, settings)
-            _measure(work, judge, len(names), out.name)
-            _write_tables(work, judge.float_predictions, {name: _read(work, name) for name in names})
+            evaluation = _Evaluation(source, labelled, settings)
+            _evaluate_cells(work, evaluation, len(names), out.name)
+            _write_tables(work, evaluation.float_predictions, {name: _read(work, name) for name in names})
         work.publish(out, files)
         seconds = {name: _read(work, name)["seconds"] for name in names}
     return {"device": str(settings.device), "seconds": seconds}
@@ -108,9 +107,9 @@ def _read(work: WorkDirectory, name: str) -> dict[str, Any]:
     return read_json(work.units / f"{name}.json")
 
 
-def _measure(work: WorkDirectory, judge: "_NetworkJudge", total: int, title: str) -> None:
-    """Write what is measured of each cell into the work directory."""
-    settings = judge.settings
+def _evaluate_cells(work: WorkDirectory, evaluation: "_Evaluation", total: int, title: str) -> None:
+    """Write the figures of each cell into the work directory."""
+    settings = evaluation.settings
     with ProgressBar(f"study {title}", total) as bar:
         for replicate in range(settings.cells.replicates):
             with TemporaryDirectory(dir=work.path) as folder:
@@ -119,84 +118,94 @@ def _measure(work: WorkDirectory, judge: "_NetworkJudge", total: int, title: str
                     name = f"{precision}-{replicate}"
                     if not work.done(f"{name}.json"):
                         if not calibration.exists():
-                            judge.source.write(replicate, settings.cells, settings.device, calibration)
-                        facts = judge.measure(precision, replicate, calibration)
+                            evaluation.source.write(replicate, settings.cells, settings.device, calibration)
+                        facts = evaluation.of_cell(precision, replicate, calibration)
                         with work.writing(f"{name}.json") as path:
                             write_json(path, facts)
                     bar.advance(1, f"{precision}: {_read(work, name)['cell']['top1']}%")
 
 
-class _NetworkJudge:
-    """Judges the cells of one network. What they have in common is computed once."""
+class _Evaluation:
+    """Evaluates the cells of one network. What they have in common is computed once."""
 
     def __init__(self, source: StudySource, labelled: Path, settings: StudySettings) -> None:
         self.source, self.settings, self.labelled = source, settings, labelled
         cells, evaluate, device = settings.cells, settings.evaluate, settings.device
         classifier = load_classifier(source.classifier)
-        self.data_config, self.classes = classifier.data_config, read_card(source.classifier).num_classes
-        self.normalise, self.batch_size = Normaliser(self.data_config, device), evaluate.batch_size
+        self.data_config = classifier.data_config
+        self.classes = read_card(source.classifier).num_classes
+        self.normalise = Normaliser(self.data_config, device)
+        self.batch_size = evaluate.batch_size
         self.network = place(classifier.network, device)
         self.float_predictions = self._predict({"float": self.network})
-        self.unseen = first_labelled(labelled, self.data_config, evaluate, cells.compared)
-        self.seen_labelled = responses(self.network, in_batches(self.unseen, self.batch_size), self.normalise)
-        self.judges = {
+        self.compared = first_labelled(labelled, self.data_config, evaluate, cells.compared)
+        self.to_compared = self._responses(self.compared)
+        self.judge_images = {
             judge: judge_images(source.synthetic / judge, cells, source.classifier) for judge in cells.judges
         }
 
-    def measure(self, precision: str, replicate: int, calibration: Path) -> dict[str, Any]:
-        """Quantize on a calibration set, and measure the network and, with the first precision, the set."""
-        images, key = read_set(calibration), {"precision": precision, "replicate": replicate}
-        judge = partial(self._judge, images=images)
+    def of_cell(self, precision: str, replicate: int, calibration: Path) -> dict[str, Any]:
+        """Quantize on a calibration set, and evaluate the network and, with the first precision, the set."""
+        calibration_set = read_set(calibration)
         name = f"{calibration.name}-{precision}-{replicate}"
-        how = self.settings.quantization(precision, replicate)
-        (cell, units, top1), seconds = run_cell(name, calibration, self.source.classifier, how, judge)
+        quantization = self.settings.quantization(precision, replicate)
+        judge = partial(self._of_network, calibration=calibration_set)
+        found, seconds = run_cell(name, calibration, self.source.classifier, quantization, judge)
+        figures, units, top1 = found
+        cell = {"precision": precision, "replicate": replicate}
         facts: dict[str, Any] = {
-            "cell": {**key, **cell},
-            "units": [{**key, **row} for row in units.to_dict("records")],
+            "cell": {**cell, **figures},
+            "units": [{**cell, **unit} for unit in units.to_dict("records")],
             "predictions": top1.tolist(),
             "seconds": round(seconds, 1),  # for the provenance, not for a table
         }
         if precision == next(iter(self.settings.precisions)):
-            facts |= self._of_set(replicate, images)
+            facts |= self._of_set(replicate, calibration_set)
         return facts
 
-    def _judge(self, quantized: Path, images: CalibrationSet) -> tuple[dict[str, Any], pd.DataFrame, np.ndarray]:
-        """Of a quantized network: figures, a row a unit, and its predictions for the labelled images."""
+    def _of_network(
+        self, quantized: Path, calibration: CalibrationSet
+    ) -> tuple[dict[str, Any], pd.DataFrame, np.ndarray]:
+        """The figures of a quantized network, a row for each unit, and its predictions for the labelled images."""
         networks = load_networks(quantized, self.source.classifier, self.settings.device)
         network, labels = networks.reconstructed, self.float_predictions.labels
         float_top1 = self.float_predictions.classes["float"][:, 0]
         top1 = self._predict({"top1": network}).classes["top1"][:, 0]
-        cell: dict[str, Any] = {
+        figures: dict[str, Any] = {
             "float": _percent(float_top1 == labels),
             "top1": _percent(top1 == labels),
             "agreement": _percent(top1 == float_top1),
-            "named_accuracy": named_accuracy(self._top1(network, images.images), images.classes),
+            "named_accuracy": named_accuracy(self._top1(network, calibration.images), calibration.classes),
         }
-        for judge, pixels in self.judges.items():
-            cell[f"agreement_{judge}"] = _percent(self._top1(network, pixels) == self._top1(self.network, pixels))
+        for judge, pixels in self.judge_images.items():
+            figures[f"agreement_{judge}"] = _percent(self._top1(network, pixels) == self._top1(self.network, pixels))
         gap = generalization_gap(
             networks.reference,
             network,
             pd.read_csv(quantized / BLOCKS)["unit"].tolist(),
-            images.images[:SEEN],
-            self.unseen[:SEEN],
+            calibration.images[:GAP_IMAGES],
+            self.compared[:GAP_IMAGES],
             self.normalise,
             self.batch_size,
         )
         steps = pd.read_csv(quantized / CURVES).groupby("unit", sort=False)["gradient_norm"].agg(["mean", "std"])
         units = gap.join(steps.rename(columns={"mean": "gradient_norm", "std": "gradient_spread"}), on="unit")
-        return cell, units, top1
+        return figures, units, top1
 
-    def _of_set(self, replicate: int, images: CalibrationSet) -> dict[str, Any]:
+    def _of_set(self, replicate: int, calibration: CalibrationSet) -> dict[str, Any]:
         """Figures of a calibration set, and of its classes."""
-        seen = responses(self.network, in_batches(images.images, self.batch_size), self.normalise)
-        labels = self.float_predictions.labels[: len(self.unseen)]
-        by_class = class_facts(seen, images.classes, self.seen_labelled, labels)
-        counts = {"looked_at": images.looked_at, "dropped": images.left_out}
+        to_calibration = self._responses(calibration.images)
+        labels = self.float_predictions.labels[: len(self.compared)]
+        by_class = class_facts(to_calibration, calibration.classes, self.to_compared, labels)
+        counts = {"looked_at": calibration.looked_at, "dropped": calibration.left_out}
+        figures = set_facts(to_calibration, calibration.classes, self.to_compared)
         return {
-            "set": {"replicate": replicate, **counts, **set_facts(seen, images.classes, self.seen_labelled)},
+            "set": {"replicate": replicate, **counts, **figures},
             "classes": [{"replicate": replicate, "class": c, **facts} for c, facts in by_class.items()],
         }
+
+    def _responses(self, pixels: np.ndarray) -> Responses:
+        return responses(self.network, in_batches(pixels, self.batch_size), self.normalise)
 
     def _predict(self, networks: dict[str, torch.nn.Module]) -> Predictions:
         evaluate, device = self.settings.evaluate, self.settings.device
@@ -206,20 +215,24 @@ class _NetworkJudge:
         return predicted_classes(network, pixels, self.normalise, self.batch_size)
 
 
-def _write_tables(work: WorkDirectory, floats: Predictions, facts: dict[str, dict[str, Any]]) -> None:
-    tables: dict[str, pd.DataFrame] = {
-        CELLS: pd.DataFrame([f["cell"] for f in facts.values()]),
-        SETS: pd.DataFrame([f["set"] for f in facts.values() if "set" in f]),
-        CLASSES: pd.DataFrame([row for f in facts.values() for row in f.get("classes", [])]),
-        UNITS: pd.DataFrame([row for f in facts.values() for row in f["units"]]),
-        PREDICTIONS: pd.DataFrame(
-            {"key": floats.keys, "label": floats.labels, "float": floats.classes["float"][:, 0]}
-            | {name: f["predictions"] for name, f in facts.items()}
-        ),
+def _write_tables(work: WorkDirectory, float_predictions: Predictions, cells: dict[str, dict[str, Any]]) -> None:
+    every = list(cells.values())
+    predictions = {
+        "key": float_predictions.keys,
+        "label": float_predictions.labels,
+        "float": float_predictions.classes["float"][:, 0],
+        **{name: cell["predictions"] for name, cell in cells.items()},
+    }
+    tables: dict[str, Any] = {
+        CELLS: [cell["cell"] for cell in every],
+        SETS: [cell["set"] for cell in every if "set" in cell],
+        CLASSES: [row for cell in every for row in cell.get("classes", [])],
+        UNITS: [row for cell in every for row in cell["units"]],
+        PREDICTIONS: predictions,
     }
     for file, table in tables.items():
         with work.writing(file) as path:
-            table.to_csv(path, index=False)
+            pd.DataFrame(table).to_csv(path, index=False)
 
 
 def _percent(hits: np.ndarray) -> float:

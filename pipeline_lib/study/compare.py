@@ -1,4 +1,4 @@
-"""The study's answer: means, paired comparisons with a baseline, and what predicts which source is best."""
+"""What the study finds: means, paired comparisons with a baseline, and figures that tell which source is best."""
 
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ from pipeline_lib.study.files import CELLS, PREDICTIONS, SETS, UNITS
 from pipeline_lib.study.statistics import Hits, mcnemar, paired_difference
 
 SETTING = ["domain", "model", "precision"]
-AllHits = dict[tuple[str, str, str, str], Hits]  # by domain, model, precision and source
-ALL = "all"  # of a column over which a comparison is pooled
-OF_IMAGES = {"precision": "image_precision", "recall": "image_recall"}  # a cell has a precision of another kind
-RANKED_BY = {  # figure of a cell or its set: whether a good source has it high
+Members = list[tuple[str, str]]  # models and precisions
+HitsOfSources = dict[tuple[str, str, str, str], Hits]  # by domain, model, precision and source
+ALL = "all"  # the model or precision of a comparison that is pooled over all of them
+# columns of sets.csv that get another name: the precision of a cell is its bits
+RENAMED = {"precision": "image_precision", "recall": "image_recall"}
+HIGH_IS_GOOD = {  # figures of a cell or its set that sources are ranked by
     "agreement": True,
     "kernel_distance": False,
     "image_precision": True,
@@ -34,11 +36,9 @@ RANKED_BY = {  # figure of a cell or its set: whether a good source has it high
 
 
 def compare(folder: Path, study: Study, baseline: str, out: Path) -> dict[str, Any]:
-    """Write means.csv, comparisons.csv and ranking.csv from what the cells below `folder` left.
+    """Write means.csv, comparisons.csv and ranking.csv from the tables of the cells below `folder`.
 
-    `baseline` is the source that all others are compared with.
-
-    Returns facts for the provenance.
+    `baseline` is the source that all others are compared with. Returns facts for the provenance.
 
     Raises:
         InputError: a source's cells are absent.
@@ -46,44 +46,42 @@ def compare(folder: Path, study: Study, baseline: str, out: Path) -> dict[str, A
     cells, hits = _read(folder, study)
     comparisons = _comparisons(hits, study, baseline)
     comparisons["p_adjusted"] = np.nan
-    for _, family in comparisons.groupby(comparisons["model"] == ALL):  # pooled ones repeat the single ones
+    # pooled comparisons repeat the single ones: each sort is adjusted by itself
+    for _, family in comparisons.groupby(comparisons["model"] == ALL):
         comparisons.loc[family.index, "p_adjusted"] = false_discovery_control(family["p"])
+    tables = {"means.csv": _means(cells), "comparisons.csv": comparisons, "ranking.csv": _ranking(cells)}
     with atomic_directory(out) as temporary:
-        for name, table in (
-            ("means.csv", _means(cells)),
-            ("comparisons.csv", comparisons),
-            ("ranking.csv", _ranking(cells)),
-        ):
+        for name, table in tables.items():
             table.to_csv(temporary / name, index=False, float_format="%.5g")
     return {"cells": len(cells), "comparisons": len(comparisons)}
 
 
-def _read(folder: Path, study: Study) -> tuple[pd.DataFrame, AllHits]:
-    """A row a cell with all its figures; and by domain, model, precision and source what was classified rightly."""
+def _read(folder: Path, study: Study) -> tuple[pd.DataFrame, HitsOfSources]:
+    """A row for each cell with all its figures, and what each source classifies rightly."""
     tables: list[pd.DataFrame] = []
-    hits: AllHits = {}
+    hits: HitsOfSources = {}
     for domain in study.axes.domains:
         for model in study.axes.models:
             for source in study.axes.sources:
                 path = folder / f"{source}-{domain}-{model}"
                 if not (path / CELLS).exists():
                     raise InputError(f"{path / CELLS}: not found; `dvc repro` makes it")
-                sets = pd.read_csv(path / SETS).rename(columns=OF_IMAGES)
+                sets = pd.read_csv(path / SETS).rename(columns=RENAMED)
                 table = pd.read_csv(path / CELLS).merge(sets, on="replicate")
                 table = table.merge(_unit_figures(pd.read_csv(path / UNITS)), on=["precision", "replicate"])
                 judged = [f"agreement_{judge}" for judge in study.cells.judges]
-                table["judged"] = table[judged].mean(axis=1)  # of no judges: not a number
+                table["judged"] = table[judged].mean(axis=1)  # not a number without judges
                 tables.append(table.assign(domain=domain, model=model, source=source))
                 predictions = pd.read_csv(path / PREDICTIONS)
                 for precision in study.cells.precisions:
-                    columns = [f"{precision}-{r}" for r in range(study.cells.replicates)]
+                    columns = [f"{precision}-{replicate}" for replicate in range(study.cells.replicates)]
                     right = predictions[columns].to_numpy() == predictions[["label"]].to_numpy()
                     hits[domain, model, precision, source] = right.T
     return pd.concat(tables, ignore_index=True), hits
 
 
 def _unit_figures(units: pd.DataFrame) -> pd.DataFrame:
-    """Of a cell: the last unit's loss on labelled images; geometric means over its units of the other figures."""
+    """For each cell the last unit's loss on labelled images, and geometric means of other figures over its units."""
     positive = units[(units["calibration"] > 0) & (units["labelled"] > 0)]
     logs = positive.assign(
         gap=np.log(positive["labelled"] / positive["calibration"]),
@@ -97,57 +95,73 @@ def _unit_figures(units: pd.DataFrame) -> pd.DataFrame:
 
 
 def _means(cells: pd.DataFrame) -> pd.DataFrame:
-    """A row a setting and source: mean and spread of top-1 over replicates, and means of all other figures."""
+    """A row for each setting and source: mean and spread of top-1 over replicates, and means of all other figures."""
     groups = cells.groupby([*SETTING, "source"], sort=False)
     spread = groups["top1"].agg(["std", "count"]).rename(columns={"std": "top1_spread", "count": "replicates"})
     return groups.mean(numeric_only=True).drop(columns="replicate").join(spread).reset_index()
 
 
-def _comparisons(hits: AllHits, study: Study, baseline: str) -> pd.DataFrame:
+def _comparisons(hits: HitsOfSources, study: Study, baseline: str) -> pd.DataFrame:
     """Every source against the baseline: in each setting, and pooled over models, and over precisions as well."""
     rows = []
-    axes, precisions = study.axes, study.cells.precisions
-    pools: list[tuple[str, str, str, list[tuple[str, str]]]] = []
-    for domain in axes.domains:
-        single = [(model, precision) for model in axes.models for precision in precisions]
-        pools += [(domain, model, precision, [(model, precision)]) for model, precision in single]
-        pools += [(domain, ALL, precision, [(m, p) for m, p in single if p == precision]) for precision in precisions]
-        pools.append((domain, ALL, ALL, single))
-    for domain, model, precision, members in pools:
-        for source in axes.sources:
+    for (domain, model, precision), members in _pools(study).items():
+        by_baseline = _pooled(hits, domain, members, baseline)
+        for source in study.axes.sources:
             if source == baseline:
                 continue
-            one, other = (np.concatenate([hits[domain, m, p, name] for m, p in members]) for name in (source, baseline))
-            difference = paired_difference(one, other, study.resamples, study.confidence)
-            tests = [mcnemar(a, b) for a, b in zip(one, other, strict=True)]
-            won, lost = sum(t.won for t in tests), sum(t.lost for t in tests)
+            by_source = _pooled(hits, domain, members, source)
+            difference = paired_difference(by_source, by_baseline, study.resamples, study.confidence)
+            tests = [mcnemar(one, other) for one, other in zip(by_source, by_baseline, strict=True)]
+            won = sum(test.won for test in tests)
+            lost = sum(test.lost for test in tests)
             row: dict[str, Any] = {"domain": domain, "model": model, "precision": precision, "source": source}
             row |= {**difference._asdict(), "odds_ratio": won / lost if lost else np.inf}
-            if "real" in axes.baselines:
-                real = np.concatenate([hits[domain, m, p, "real"] for m, p in members])
-                row["share_of_real"] = float((one.mean() - other.mean()) / (real.mean() - other.mean()))
-            row["mcnemar_wins"] = sum(t.p < 0.05 and t.won > t.lost for t in tests)
-            row["mcnemar_losses"] = sum(t.p < 0.05 and t.won < t.lost for t in tests)
+            if "real" in study.axes.baselines:
+                by_real = _pooled(hits, domain, members, "real")
+                gain = by_source.mean() - by_baseline.mean()
+                gain_of_real = by_real.mean() - by_baseline.mean()
+                row["share_of_real"] = float(gain / gain_of_real)
+            row["mcnemar_wins"] = sum(test.p < 0.05 and test.won > test.lost for test in tests)
+            row["mcnemar_losses"] = sum(test.p < 0.05 and test.won < test.lost for test in tests)
             rows.append({**row, "pairs": len(tests)})
     return pd.DataFrame(rows)
+
+
+def _pools(study: Study) -> dict[tuple[str, str, str], Members]:
+    """By domain, model and precision, either of which may be ALL, the models and precisions that are compared there."""
+    pools: dict[tuple[str, str, str], Members] = {}
+    precisions = study.cells.precisions
+    for domain in study.axes.domains:
+        every = [(model, precision) for model in study.axes.models for precision in precisions]
+        for model, precision in every:
+            pools[domain, model, precision] = [(model, precision)]
+        for precision in precisions:
+            pools[domain, ALL, precision] = [member for member in every if member[1] == precision]
+        pools[domain, ALL, ALL] = every
+    return pools
+
+
+def _pooled(hits: HitsOfSources, domain: str, members: Members, source: str) -> Hits:
+    """What a source classifies rightly on all members, (replicates of all, images)."""
+    return np.concatenate([hits[domain, model, precision, source] for model, precision in members])
 
 
 def _ranking(cells: pd.DataFrame) -> pd.DataFrame:
     """How well figures that need no labels, or others, order the sources without real images by accuracy.
 
-    A row a setting and figure: Kendall's tau with the mean top-1, what the source that it would choose reaches, and the
-    points that the best source is above that.
+    A row for each setting and figure: Kendall's tau with the mean top-1, the source that the figure would choose, its
+    top-1, and the regret, which is by how many percentage points the best source's top-1 is higher.
     """
     rows = []
-    free = cells[cells["source"] != "real"]
-    for setting, group in free.groupby(SETTING, sort=False):
+    competing = cells[cells["source"] != "real"]
+    for setting, group in competing.groupby(SETTING, sort=False):
         means = group.groupby("source", sort=False).mean(numeric_only=True)
-        figures = {"judged": True, **RANKED_BY}
-        for figure, high in figures.items():
+        figures = {"judged": True, **HIGH_IS_GOOD}
+        for figure, high_is_good in figures.items():
             known = means[means[figure].notna()]
             if known.empty:
                 continue
-            order = known[figure] if high else -known[figure]
+            order = known[figure] if high_is_good else -known[figure]
             chosen = known.iloc[int(order.argmax())]
             rows.append(
                 {

@@ -24,11 +24,11 @@ from pipeline_lib.params.treatments import Treatment
 
 @dataclass(frozen=True)
 class StudySource:
-    """Where the images of a cell come from: a recipe, perhaps treated, or a baseline; and for which classifier."""
+    """Where the calibration images of cells come from, a recipe, perhaps treated, or a baseline; and the classifier."""
 
     name: str  # of a recipe, or noise, distilled, real
     treatment: Treatment | None
-    distil: Distil | None  # where the name is distilled
+    distil: Distil | None  # for the source `distilled` alone
     synthetic: Path  # folder of rendered datasets
     real: Path
     classifier: Path
@@ -36,8 +36,8 @@ class StudySource:
     def write(self, replicate: int, cells: StudyCells, device: torch.device, out: Path) -> None:
         """Write the replicate's calibration set into `out`, as the stages before reconstruction do.
 
-        Rendered images are of the replicate's own block; noise and distilled ones have its seed. Of the real images,
-        which are few, each replicate draws its own, so that replicates share some.
+        Each replicate has its own block of the rendered images, and its own seed for noise and distilled images. Real
+        images are few: each replicate draws from all of them, so that replicates share some.
 
         Raises:
             InputError: too few images.
