@@ -3,7 +3,7 @@
 import pytest
 
 from tests.golden import prompts
-from tests.golden.recorded import EXACT, SYNTHESIS, Exact, pixels_problem, record
+from tests.golden.recorded import EXACT, SYNTHESIS, Exact, losses_problem, pixels_problem, record
 
 
 @pytest.mark.parametrize("exact", EXACT, ids=lambda exact: exact.name)
@@ -13,6 +13,10 @@ def test_exact_values_are_those_of_the_version(exact: Exact) -> None:
 
 def test_rendered_pixels_are_nearly_those_of_the_version() -> None:
     assert not pixels_problem()
+
+
+def test_losses_of_reconstruction_are_nearly_those_of_the_version() -> None:
+    assert not losses_problem()
 
 
 def test_a_change_is_found_and_is_not_recorded_as_the_same_version(monkeypatch: pytest.MonkeyPatch) -> None:

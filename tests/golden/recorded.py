@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image
 
 from pipeline_lib.artifacts.records import read_json, write_json
+from pipeline_lib.quantization import quantize
 from pipeline_lib.synthesis import version
-from tests.golden import prompts, synthesis
+from tests.golden import prompts, reconstruction, synthesis
 
 FOLDER = Path(__file__).parent
 # Mean absolute difference of pixels, 0 to 255. Batches of one give 0.0001, 13 steps instead of 12 give 0.25, another
@@ -50,8 +51,15 @@ def changed(exact: Exact, what: str) -> str:
 
 PROMPTS = Exact("prompts", prompts.VERSION, "tests/golden/prompts.py", prompts.compute)
 SYNTHESIS = Exact("synthesis", version.VERSION, "pipeline_lib/synthesis/version.py", synthesis.compute)
-EXACT = (PROMPTS, SYNTHESIS)
+RECONSTRUCTION = Exact(
+    "reconstruction", quantize.VERSION, "pipeline_lib/quantization/quantize.py", reconstruction.compute
+)
+EXACT = (PROMPTS, SYNTHESIS, RECONSTRUCTION)
 PIXELS = SYNTHESIS.path.with_suffix(".png")
+LOSSES = RECONSTRUCTION.path.with_name(f"learned-{RECONSTRUCTION.version}.json")
+# Relative, of a unit's losses. Kernels of AVX2 in place of AVX-512 give up to 0.006, two threads in place of one 0.002
+# (one build of torch on one processor); a rate of the roundings that is a tenth higher gives up to 0.05.
+LOSS_TOLERANCE = 0.015
 
 
 def pixels_problem() -> str:
@@ -61,6 +69,17 @@ def pixels_problem() -> str:
     recorded, computed = np.asarray(Image.open(PIXELS)).astype(int), synthesis.pixels()
     difference = np.abs(recorded - computed).mean() if recorded.shape == computed.shape else np.inf
     return changed(SYNTHESIS, f"rendered pixels ({difference:.3f} away)") if difference > TOLERANCE else ""
+
+
+def losses_problem() -> str:
+    """As `Exact.problem`, of losses before and after reconstruction within LOSS_TOLERANCE."""
+    if not LOSSES.exists():
+        return f"there is no {LOSSES.name}: `python -m tests.golden` records it"
+    recorded, computed = read_json(LOSSES), reconstruction.losses()
+    if recorded.keys() != computed.keys():
+        return changed(RECONSTRUCTION, "units")
+    far = [name for name, values in recorded.items() if not np.allclose(computed[name], values, rtol=LOSS_TOLERANCE)]
+    return changed(RECONSTRUCTION, f"losses of {', '.join(far)}") if far else ""
 
 
 def record() -> None:
@@ -76,5 +95,7 @@ def record() -> None:
         write_json(exact.path, computed)
     if not PIXELS.exists():
         Image.fromarray(synthesis.pixels()).save(PIXELS)
-    if problem := pixels_problem():
+    if not LOSSES.exists():
+        write_json(LOSSES, reconstruction.losses())
+    if problem := pixels_problem() or losses_problem():
         raise SystemExit(problem)
