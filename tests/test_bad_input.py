@@ -130,20 +130,20 @@ def test_calibration_set_of_another_network(workspace: Path, stage: Stage, refus
 def test_empty_absent_and_foreign_test_set(workspace: Path, refused: Callable[..., None]) -> None:
     test = workspace / "world/test"
     write_idx(test / "labels-idx1-ubyte.gz", np.arange(40) % 11)
-    refused("label 10, but the network knows 10 classes", "evaluate", "float", "resnet")
+    refused("label 10, but the network knows 10 classes", "evaluate_float", "resnet")
     (test / "images-idx3-ubyte.gz").write_bytes(b"not gzip")
-    refused("not a whole gzipped idx file", "evaluate", "float", "resnet")
+    refused("not a whole gzipped idx file", "evaluate_float", "resnet")
     for file in test.iterdir():
         file.unlink()
-    refused("no labelled images", "evaluate", "float", "resnet")
+    refused("no labelled images", "evaluate_float", "resnet")
     test.rmdir()
-    refused("labelled images not found", "evaluate", "float", "resnet")
+    refused("labelled images not found", "evaluate_float", "resnet")
 
 
 def test_classes_that_do_not_fit_the_network(workspace: Path, refused: Callable[..., None]) -> None:
     classes = workspace / "data/fashion/classes.csv"
     classes.write_text("\n".join(classes.read_text().splitlines()[:-1]) + "\n")
-    refused("a network of 10 classes, but `task.classes` lists 9", "evaluate", "float", "resnet")
+    refused("a network of 10 classes, but `task.classes` lists 9", "evaluate_float", "resnet")
 
 
 def test_two_runs_on_one_work_directory(workspace: Path, stage: Stage, refused: Callable[..., None]) -> None:

@@ -166,7 +166,7 @@ class WorkDirectory:
                 shutil.rmtree(other)
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Remove all units, to begin anew."""
         shutil.rmtree(self.path)
         self.units.mkdir(parents=True)
         self._entries.clear()

@@ -22,7 +22,7 @@ from pipeline_lib.params.synthesize import Synthesize
 # What `encode_prompt` returns in most of diffusers' pipelines: two tensors, or four (SDXL, Stable Diffusion 3).
 EMBEDDINGS = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
 
-Embedding = tuple[Tensor, ...]  # of one text: of its tokens, and pooled where the pipeline has that
+Embedding = tuple[Tensor, ...]  # of one text: that of its tokens and, where the pipeline has one, the pooled
 
 
 def locate(folder: Path) -> tuple[str, str | None]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_lib.artifacts.dvc_cache import last_run
-from pipeline_lib.artifacts.files import md5
 from pipeline_lib.artifacts.records import iterate_lines
 from pipeline_lib.synthesis.plan import Shard
 
@@ -36,10 +35,9 @@ class EarlierDataset:
         """Whether a run of this identity is one that was forced: nothing at all has changed since the last."""
         return self._identity == identity and self._run.same_code_and_params
 
-    def has_index(self, path: Path) -> bool:
-        """Whether this file is the dataset's index."""
-        file = self._run.outs.get(f"{self._folder}/{INDEX}")
-        return file is not None and file.md5 == md5(path)
+    def was_of(self, index: Path) -> bool:
+        """Whether it was made of finished work with this index, by the same code."""
+        return self._run.was_of(index, f"{self._folder}/{INDEX}")
 
     def shards(self, identity: dict[str, Any], plan: Iterable[Shard]) -> Iterator[tuple[Shard, bytes, dict[str, Any]]]:
         """Shards of the plan that the dataset has, with their bytes and what was recorded of them.
@@ -47,7 +45,7 @@ class EarlierDataset:
         All that determines pixels but the prompts must be the same; they are compared sample by sample.
         """
         index = self._run.outs.get(f"{self._folder}/{INDEX}")
-        if index is None or not index.is_whole() or _of_pixels(self._identity) != _of_pixels(identity):
+        if index is None or not index.is_whole() or _besides_prompts(self._identity) != _besides_prompts(identity):
             return
         rows = groupby(iterate_lines(index.path), key=lambda row: row["shard"])
         for shard, (name, cached) in zip(plan, rows, strict=False):
@@ -57,7 +55,8 @@ class EarlierDataset:
                     yield shard, tar, self._provenance["shards"][name]
 
 
-def _of_pixels(identity: dict[str, Any]) -> dict[str, Any]:
+def _besides_prompts(identity: dict[str, Any]) -> dict[str, Any]:
+    """What determines pixels besides the prompts."""
     return {name: value for name, value in identity.items() if name not in ("prompts", "max_bad_fraction")}
 
 

@@ -89,7 +89,7 @@ class Synthesis:
             earlier = EarlierDataset(self.recipe, out)
             if not earlier.is_forced(identity):
                 self._reuse(work, earlier, identity)
-            elif work.done(INDEX) and earlier.has_index(work.units / INDEX):
+            elif work.done(INDEX) and earlier.was_of(work.units / INDEX):
                 work.clear()  # it was finished before this run
             measured = self._render(work, range(self.shards))
             digests = fingerprint({name: work.digest(name) for name in names})

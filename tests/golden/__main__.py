@@ -1,0 +1,5 @@
+"""`python -m tests.golden` records what this version computes."""
+
+from tests.golden.recorded import record
+
+record()
