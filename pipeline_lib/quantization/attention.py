@@ -1,4 +1,4 @@
-"""Attention with quantized operands: timm fuses it by default, so that they are not visible."""
+"""Attention with quantized operands. timm computes attention in one fused call, where nothing can be put between."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ from pipeline_lib.quantization.quantizers import LogSqrt2Quantizer, UniformQuant
 
 
 class _QuantAttention(nn.Module):
-    """What every attention shares: quantizers on q, k, v and the softmax."""
+    """What every attention has: quantizers of q, k, v and the softmax."""
 
     def __init__(self, bits: int, softmax: Softmax) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ def heads(qkv: Tensor, count: int) -> tuple[Tensor, ...]:
 
 
 class QuantAttention(_QuantAttention):
-    """timm's Attention (ViT, DeiT), unfused."""
+    """timm's Attention (ViT, DeiT), step by step."""
 
     def __init__(self, attention: Attention, bits: int, softmax: Softmax) -> None:
         super().__init__(bits, softmax)
@@ -61,7 +61,7 @@ class QuantAttention(_QuantAttention):
 
 
 class QuantWindowAttention(_QuantAttention):
-    """timm's WindowAttention (Swin), unfused."""
+    """timm's WindowAttention (Swin), step by step."""
 
     relative_position_index: Tensor
 
@@ -107,4 +107,4 @@ class QuantEfficientAttention(_QuantAttention):
         return output
 
 
-QuantizeAttention = Callable[[Any, int, Softmax], nn.Module]  # attention, bits of its operands, kind of its softmax
+QuantizeAttention = Callable[[Any, int, Softmax], nn.Module]  # of an attention, bits, and how its softmax is quantized

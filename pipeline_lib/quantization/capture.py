@@ -1,4 +1,4 @@
-"""What a unit reads and writes, by running no more of its network than is needed."""
+"""The inputs and outputs of a unit; of its network no more is run than is needed."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 
 class _UnitReached(Exception):  # noqa: N818 no error
-    """Ends a forward pass at the unit."""
+    """Raised to end a forward pass before the unit."""
 
 
 def unit_inputs(network: nn.Module, unit: str, batches: Iterable[Tensor]) -> Iterator[Tensor]:
-    """What the unit reads, batch by batch."""
+    """What the unit named `unit` reads, batch by batch, when the network is given these batches."""
     captured: list[Tensor] = []
 
     def stop(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -30,7 +30,7 @@ def unit_inputs(network: nn.Module, unit: str, batches: Iterable[Tensor]) -> Ite
 
 
 def unit_outputs(unit: nn.Module, batches: Iterable[Tensor]) -> Iterator[Tensor]:
-    """What the unit writes, batch by batch."""
+    """What the unit writes, batch by batch, when it is given these batches."""
     for batch in batches:
         with torch.no_grad():
             output = unit(batch)

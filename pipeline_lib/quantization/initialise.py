@@ -10,29 +10,31 @@ from pipeline_lib.quantization.layers import QuantLayer, quant_layers
 from pipeline_lib.quantization.quantizers import UniformQuantizer, quantizers
 from pipeline_lib.quantization.ranges import ActivationSample, draw, search_asymmetric
 
-ROWS = 1 << 10  # tokens that the ranges of LayerNorm channels are searched on
+TOKENS = 1 << 10  # that the ranges of LayerNorm channels are searched on
 
 
 @torch.no_grad()
 def search_ranges(
     network: nn.Module, batches: Iterable[Tensor], norm_readers: Mapping[str, list[str]], ranges: Ranges
 ) -> None:
-    """Give every quantizer its grid, from one pass of the float network, and every weight its grid.
+    """Give every quantizer its grid, from one pass over the batches, and every weight its grid.
 
-    Where LayerNorm feeds linear layers its channels differ too much for one step: the norm is reparameterised.
-    `network` is one whose quantizers let values pass; `norm_readers` are those of its anatomy.
+    The channels of a LayerNorm differ too much for one step: where linear layers read one, it is reparameterised.
+    `network` is one whose quantizers let values pass yet; `norm_readers`, from its anatomy, has for each such norm the
+    names of the layers that read it.
     """
-    normalised: dict[UniformQuantizer, tuple[nn.LayerNorm, list[QuantLayer]]] = {}
+    behind_norms: dict[UniformQuantizer, tuple[nn.LayerNorm, list[QuantLayer]]] = {}
     layers = quant_layers(network)
     for norm_name, names in norm_readers.items():
-        norm, readers = network.get_submodule(norm_name), [layers[name] for name in names]
+        norm = network.get_submodule(norm_name)
+        readers = [layers[name] for name in names]
         assert isinstance(norm, nn.LayerNorm)
-        normalised[readers[0].input_quantizer] = norm, readers
+        behind_norms[readers[0].input_quantizer] = norm, readers
     samples: dict[nn.Module, list[ActivationSample]] = {}
     tokens: dict[nn.Module, list[Tensor]] = {}
 
     def collect(quantizer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if quantizer in normalised:
+        if quantizer in behind_norms:
             tokens.setdefault(quantizer, []).append(inputs[0].flatten(0, -2).clone())
         else:
             samples.setdefault(quantizer, []).append(ActivationSample.of(inputs[0]))
@@ -42,10 +44,10 @@ def search_ranges(
         network(batch)
     for handle in handles:
         handle.remove()
-    for quantizer, (norm, readers) in normalised.items():
+    for quantizer, (norm, readers) in behind_norms.items():
         reparameterise(norm, readers, quantizer, torch.cat(tokens[quantizer]), ranges)
     for other in quantizers(network).values():
-        if other not in normalised:
+        if other not in behind_norms:
             other.search_grid(ActivationSample.joined(samples[other]), ranges)
     for layer in layers.values():
         layer.search_grid(ranges)
@@ -56,18 +58,18 @@ def reparameterise(
 ) -> None:
     """RepQ-ViT (Li et al. 2023): one step for all channels of a LayerNorm's output, without changing the function.
 
-    With per-channel steps s_c and zero points z_c, s and z their means (z rounded: a
-    fractional zero point is no integer grid), r = s_c / s and t = z s - z_c s_c / r: the norm's weight is divided by
-    r, its bias becomes bias / r - t, the readers' weight is multiplied by r and their bias grows by (W r) t.
+    Channel c by itself would have step s_c and zero point z_c. Let s and z be their means, z rounded because a zero
+    point is whole, r = s_c / s and t = z s - z_c s_c / r. The norm's weight is divided by r and its bias becomes
+    bias / r - t; the weight W of a reader is multiplied by r, and its bias grows by (W r) t.
 
     Args:
         norm: changed in place.
-        readers: of the norm's output, changed in place.
-        quantizer: that the readers share; it gets its grid.
+        readers: layers that read the norm, changed in place.
+        quantizer: the one that the readers share; it gets its grid.
         tokens: outputs of the norm, (n, channels).
         ranges: how the ranges of the channels are searched.
     """
-    drawn = tokens[draw(len(tokens), ROWS, tokens.device)]
+    drawn = tokens[draw(len(tokens), TOKENS, tokens.device)]
     extremes = torch.stack(tokens.aminmax(dim=0))
     steps, zeros = search_asymmetric(extremes if ranges == "minmax" else drawn, quantizer.bits, 1, ranges)
     step, zero = steps.mean(), zeros.mean().round()

@@ -14,10 +14,11 @@ NARROW = 8  # input channels; below it, oneDNN errs in the gradient of a strided
 
 
 def take_stride(layer: nn.Module) -> tuple[int, int]:
-    """The stride of a narrow 1x1 convolution, which has none any more: whoever calls it skips these pixels before.
+    """Take the stride from a narrow 1x1 convolution and return it; the caller must skip pixels of the input instead.
 
-    The function is the same. oneDNN, PyTorch's convolutions on a CPU, writes beyond its buffer in the gradient of such
-    a weight where images are channels_last (its issue 6035, seen on AVX2); with stride 1 it does not.
+    That computes the same. It avoids a fault of oneDNN, which computes PyTorch's convolutions on a CPU: for images in
+    channels_last, the gradient of such a weight is written beyond its buffer (issue 6035 of oneDNN, found with AVX2).
+    Other layers keep their stride, and 1, 1 is returned.
     """
     if not isinstance(layer, nn.Conv2d) or layer.in_channels >= NARROW:
         return 1, 1
@@ -29,10 +30,17 @@ def take_stride(layer: nn.Module) -> tuple[int, int]:
 
 
 class QuantLayer(nn.Module):
-    """A convolution or linear layer with integer weights, a step a channel or one in all, and a quantizer on its input.
+    """A convolution or linear layer with integer weights and a quantizer on its input.
 
-    Its state is FLOAT; LEARNING, with soft rounding; FROZEN, when its weight is step * (integers - zero_point); and
-    perhaps LEARNING once more, with these integers or moving them too.
+    Its state is first FLOAT; then LEARNING, with soft rounding; then FROZEN, when its weight is step * (integers -
+    zero_point); and perhaps LEARNING once more, when steps and biases are tuned and the integers may move too.
+
+    Args:
+        layer: the float layer.
+        weight_bits: of its integers.
+        input_quantizer: of what it reads; layers that read the same tensor share it.
+        symmetric: whether the zero point of the weight is in the middle of its levels.
+        per_tensor: whether the whole weight has one step, instead of one for each output channel.
     """
 
     step: Tensor  # (channels,), or (1,) for all of the weight
@@ -60,8 +68,8 @@ class QuantLayer(nn.Module):
         self.register_buffer("integers", torch.zeros(self.weight.shape, dtype=torch.uint8), persistent=False)
         self.state = State.FLOAT
         self._learning: LearnedStep | None = None
-        self._v: nn.Parameter | None = None  # rounding variable
-        self._u: nn.Parameter | None = None  # integers that move
+        self._rounding: nn.Parameter | None = None  # v of soft rounding
+        self._moving_integers: nn.Parameter | None = None  # less the zero point
 
     @property
     def weight(self) -> Tensor:
@@ -72,7 +80,7 @@ class QuantLayer(nn.Module):
 
     @property
     def qmax(self) -> int:
-        """Highest level; the lowest is 0."""
+        """The highest level of the weight; the lowest is 0."""
         return int(2**self.weight_bits - 1)
 
     def _per_channel(self, parameter: Tensor) -> Tensor:
@@ -85,63 +93,70 @@ class QuantLayer(nn.Module):
         self.step, self.zero_point = step.view(-1), zero_point.view(-1)
 
     def nearest(self) -> Tensor:
-        """Integers of the float weight, each rounded to nearest."""
-        ratio = torch.round(self.weight / self._per_channel(self.step)) + self._per_channel(self.zero_point)
-        return ratio.clamp(0, self.qmax).to(torch.uint8)
+        """The integers of the float weight rounded to nearest, uint8, in its shape."""
+        levels = torch.round(self.weight / self._per_channel(self.step)) + self._per_channel(self.zero_point)
+        return levels.clamp(0, self.qmax).to(torch.uint8)
 
     def freeze(self, integers: Tensor) -> None:
-        """Compute with integers from now on.
+        """Compute with these integers from now on.
 
-        They and the weight keep the layout that the layer has: of equal values, another layout may be computed with in
-        another order, and a run that goes on after a kill would then end with other last digits.
+        They and the weight keep the memory layout that the layer has. In another layout the same values may be added in
+        another order, and a run that continues after a kill would differ from one without in the last digits.
         """
         levels = integers.to(self.step.dtype) - self._per_channel(self.zero_point)
         weight = torch.empty_like(self.weight).copy_(levels * self._per_channel(self.step))
         self.layer.weight = nn.Parameter(weight, requires_grad=False)
         self.integers = torch.empty_like(self.integers).copy_(integers)
-        self.state, self._learning, self._v, self._u = State.FROZEN, None, None, None
+        self.state = State.FROZEN
+        self._learning = self._rounding = self._moving_integers = None
 
     def thaw(self, weight: Tensor) -> None:
         """Compute with this float weight again."""
         self.layer.weight, self.state = weight, State.FLOAT
 
     def learn(self, steps: Steps) -> tuple[nn.Parameter, nn.Parameter]:
-        """Begin to learn step and bias by the parameters returned."""
+        """Begin to learn step and bias; returns the parameters to learn."""
         assert isinstance(self.layer.bias, Tensor)
-        self._learning, self._bias = LearnedStep(self.step, steps), nn.Parameter(self.layer.bias.clone())
+        self._learning = LearnedStep(self.step, steps)
+        self._bias = nn.Parameter(self.layer.bias.clone())
         self.state = State.LEARNING
         return self._learning.value, self._bias
 
     def learn_rounding(self) -> nn.Parameter:
-        """Round softly, by the variable v that is returned.
+        """Begin to round softly; returns the variable v to learn, in the shape of the weight.
 
-        v starts where h(v) is the fraction of w / step, so that the soft weight is the float weight, clipped.
+        At first h(v) is the fraction of weight / step, so that the soft weight is the float weight, clipped.
         """
         ratio = self.weight / self._per_channel(self.step)
         base = ratio.floor()
         lowest, highest = -1 - self._per_channel(self.zero_point), self.qmax - self._per_channel(self.zero_point)
         self._base = base.clamp(lowest, highest).to(torch.int8 if self.weight_bits < 8 else torch.int16)
-        self._v = nn.Parameter(-torch.log((ZETA - GAMMA) / (ratio - base - GAMMA) - 1))
-        self.beta, self.lam = torch.tensor(2.0, device=ratio.device), torch.tensor(0.0, device=ratio.device)
-        return self._v
+        self._rounding = nn.Parameter(-torch.log((ZETA - GAMMA) / (ratio - base - GAMMA) - 1))
+        self.beta = torch.tensor(2.0, device=ratio.device)
+        self.lam = torch.tensor(0.0, device=ratio.device)
+        return self._rounding
 
     def learn_integers(self) -> nn.Parameter:
-        """Move the integers of a frozen layer by the variable returned: these numbers, rounded straight through."""
-        self._u = nn.Parameter(self.integers - self._per_channel(self.zero_point))
-        return self._u
+        """Begin to move the integers of a frozen layer; returns the variable to learn.
+
+        It starts as the integers less the zero point; it is rounded, and its gradient passes straight through.
+        """
+        self._moving_integers = nn.Parameter(self.integers - self._per_channel(self.zero_point))
+        return self._moving_integers
 
     def harden(self) -> float:
-        """End learning: up where v >= 0, or the integers as they moved. Returns the share that differs from nearest.
+        """End learning and freeze: weights are rounded up where v >= 0, moving integers to the nearest.
 
-        Nearest to the weight that it computed with before, which are the integers themselves if that was frozen.
+        Returns the share of integers that differ from those nearest to the weight before learning. In a layer that was
+        frozen then, these are its integers.
         """
         assert self._learning is not None
         integers, nearest = self.integers, self.nearest()
-        if self._v is not None:
-            levels = self._base + (self._v.detach() >= 0).to(torch.int16) + self._per_channel(self.zero_point)
+        if self._rounding is not None:
+            levels = self._base + (self._rounding.detach() >= 0).to(torch.int16) + self._per_channel(self.zero_point)
             integers = levels.clamp(0, self.qmax).to(torch.uint8)
-        if self._u is not None:
-            levels = torch.round(self._u.detach()) + self._per_channel(self.zero_point)
+        if self._moving_integers is not None:
+            levels = torch.round(self._moving_integers.detach()) + self._per_channel(self.zero_point)
             integers = levels.clamp(0, self.qmax).to(torch.uint8)
         self.step = self._learning().detach()
         self.layer.bias = nn.Parameter(self._bias.detach(), requires_grad=False)
@@ -151,17 +166,18 @@ class QuantLayer(nn.Module):
 
     def _learned_weight(self, step: Tensor) -> Tensor:
         zero_point = self.zero_point.expand(len(self.weight))
-        if self._u is not None:
-            levels: Tensor = fake_quant(self._u, torch.ones_like(zero_point), zero_point, 0, self.qmax, 0)
+        if self._moving_integers is not None:
+            ones = torch.ones_like(zero_point)
+            levels: Tensor = fake_quant(self._moving_integers, ones, zero_point, 0, self.qmax, 0)
             return self._per_channel(step) * levels
-        if self._v is None:
+        if self._rounding is None:
             return self._per_channel(step) * (self.integers - self._per_channel(self.zero_point))
         step = step.expand(len(zero_point))
-        weight: Tensor = soft_round(self._v, self._base, step, zero_point, 0, self.qmax, self.beta, self.lam)
+        weight: Tensor = soft_round(self._rounding, self._base, step, zero_point, 0, self.qmax, self.beta, self.lam)
         return weight
 
     def forward(self, x: Tensor) -> Tensor:
-        """The layer on the quantized input."""
+        """Quantize the input, and apply the layer to it."""
         if self._stride != (1, 1):
             x = x[:, :, :: self._stride[0], :: self._stride[1]]
         x = self.input_quantizer(x)

@@ -1,4 +1,4 @@
-"""Quantizers of activations."""
+"""Quantizers of activations, and the states that quantizers and layers go through."""
 
 from abc import ABC, abstractmethod
 from enum import Enum, auto
@@ -19,7 +19,7 @@ from pipeline_lib.quantization.ranges import (
 
 
 class State(Enum):
-    """Of a quantizer or a layer: what it computes with."""
+    """What a quantizer or a layer computes with."""
 
     FLOAT = auto()  # nothing is quantized
     QUANTIZED = auto()  # on a grid that may still be learned
@@ -28,7 +28,7 @@ class State(Enum):
 
 
 class LearnedStep(nn.Module):
-    """A step that is learned by its logarithm, whose rate is relative, or as it is."""
+    """A step that is learned: its logarithm, so that the learning rate is relative to it, or the step itself."""
 
     def __init__(self, step: Tensor, steps: Steps) -> None:
         super().__init__()
@@ -36,12 +36,12 @@ class LearnedStep(nn.Module):
         self.value = nn.Parameter(step.log() if self.log else step.clone())
 
     def forward(self) -> Tensor:
-        """The step; never below SMALLEST."""
+        """The step, a positive number."""
         return self.value.exp() if self.log else self.value.clamp(min=SMALLEST)
 
 
 class Quantizer(nn.Module, ABC):
-    """Of an activation, with one grid for the whole tensor. It lets values pass until it has a grid."""
+    """A quantizer of an activation, with one grid for the whole tensor. Until it has a grid it lets values pass."""
 
     def __init__(self, bits: int) -> None:
         super().__init__()
@@ -52,29 +52,29 @@ class Quantizer(nn.Module, ABC):
         """Search the grid on a sample of the values to come, and quantize from now on."""
 
     def freeze(self) -> None:
-        """Keep the grid as it is. A quantizer that several units share is learned with the first."""
+        """Keep the grid as it is from now on. A quantizer that units share is learned, and frozen, with the first."""
         self.state = State.FROZEN
 
     @abstractmethod
     def description(self) -> dict[str, Any]:
-        """What quantization.json says of it."""
+        """The entry of the quantizer in quantization.json."""
 
     def restore(self, description: dict[str, Any]) -> None:
-        """Take over from a description what is not among its tensors."""
+        """Take over from its entry in quantization.json what is not among its tensors."""
 
 
 class LearnableQuantizer(Quantizer):
-    """One whose grid reconstruction learns."""
+    """A quantizer whose grid reconstruction learns."""
 
     seed: Tensor  # of the mask of kept values, an int64 scalar; the step of reconstruction puts a new one there
 
     @abstractmethod
     def learn(self, steps: Steps, drop: float) -> nn.Parameter:
-        """Learn the grid by the parameter returned, and let values stay float with probability `drop`."""
+        """Begin to learn the grid by the parameter that is returned; values stay float with probability `drop`."""
 
 
 class UniformQuantizer(LearnableQuantizer):
-    """Levels at even distances."""
+    """A quantizer whose levels are evenly spaced."""
 
     step: Tensor
     zero_point: Tensor
@@ -90,11 +90,11 @@ class UniformQuantizer(LearnableQuantizer):
         self.seed = torch.tensor(0)  # of the mask of kept values
 
     def set_grid(self, step: Tensor, zero_point: Tensor) -> None:
-        """Quantize from now on."""
+        """Quantize with this grid from now on; step and zero_point are float32 ()."""
         self.step, self.zero_point, self.state = step, zero_point, State.QUANTIZED
 
     def search_grid(self, sample: ActivationSample, ranges: Ranges) -> None:
-        """Errors count relative to the image they are of, where ranges are searched by their errors (`lp`)."""
+        """Search the grid; for `lp` ranges, an error counts relative to the values of its image."""
         weights = sample.weights if ranges == "lp" else None
         values = sample.extremes if ranges == "minmax" else sample.values
         if self.symmetric:
@@ -104,24 +104,25 @@ class UniformQuantizer(LearnableQuantizer):
         self.set_grid(step, zero_point)
 
     def learn(self, steps: Steps, drop: float) -> nn.Parameter:
-        """Learn the step by the parameter returned, and let values stay float with probability `drop`."""
-        self.learning, self.keep = LearnedStep(self.step, steps), 1 - drop
+        """Begin to learn the step by the parameter that is returned; values stay float with probability `drop`."""
+        self.learning = LearnedStep(self.step, steps)
+        self.keep = 1 - drop
         self.seed = torch.zeros((), dtype=torch.int64, device=self.step.device)
         self.state = State.LEARNING
         return self.learning.value
 
     def freeze(self) -> None:
-        """Keep what was learned; nothing is dropped any more."""
+        """Keep the step that was learned; all values are quantized from now on."""
         if self.learning is not None:
             self.step, self.learning, self.keep = self.learning().detach(), None, 1.0
         super().freeze()
 
     def description(self) -> dict[str, Any]:
-        """Bits and levels."""
+        """Bits, granularity and levels."""
         return {"bits": self.bits, "granularity": "per tensor", "qmin": self.qmin, "qmax": self.qmax}
 
     def restore(self, description: dict[str, Any]) -> None:
-        """Take over the levels."""
+        """Take over the lowest and the highest level."""
         self.qmin, self.qmax = description["qmin"], description["qmax"]
 
     def bounds(self) -> tuple[float, float]:
@@ -143,7 +144,7 @@ class UniformQuantizer(LearnableQuantizer):
 
 
 class LogSqrt2Quantizer(Quantizer):
-    """Quantizer after softmax (RepQ-ViT); it has no form in an integer runtime: simulation only."""
+    """The quantizer of RepQ-ViT after softmax, a simulation: integer runtimes have nothing like it."""
 
     step: Tensor
 
@@ -152,14 +153,14 @@ class LogSqrt2Quantizer(Quantizer):
         self.register_buffer("step", torch.tensor(1.0))
 
     def search_grid(self, sample: ActivationSample, ranges: Ranges) -> None:
-        """The first level: of RepQ-ViT's percentiles the one with the least squared error, or the largest value."""
+        """Search the highest level: the percentile with the least squared error, or for `minmax` the largest value."""
         values = sample.extremes if ranges == "minmax" else sample.values
         tops = [values.max()] if ranges == "minmax" else [values.quantile(p) for p in PERCENTILES]
         errors = [(values - log_sqrt2_quant(values, top, self.bits)).square().mean() for top in tops]
         self.step, self.state = torch.stack(tops)[torch.stack(errors).argmin()], State.QUANTIZED
 
     def description(self) -> dict[str, Any]:
-        """Bits and kind."""
+        """Bits, granularity and kind."""
         return {"bits": self.bits, "granularity": "per tensor", "kind": "log-sqrt2"}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -168,10 +169,10 @@ class LogSqrt2Quantizer(Quantizer):
 
 
 def quantizers(network: nn.Module) -> dict[str, Quantizer]:
-    """Activation quantizers by name, each once."""
+    """Activation quantizers by name; a shared one has the name of its first place."""
     return {name: module for name, module in network.named_modules() if isinstance(module, Quantizer)}
 
 
 def learnable_quantizers(network: nn.Module) -> list[LearnableQuantizer]:
-    """Those whose grid can be learned, in the order of `quantizers`."""
+    """The quantizers whose grid can be learned, in the order of `quantizers`."""
     return [module for module in quantizers(network).values() if isinstance(module, LearnableQuantizer)]

@@ -1,8 +1,8 @@
-"""Range search: the clipping that a low-bit grid needs, one dimension, all channels at once.
+"""Range search: where a low-bit grid clips, for all channels at once.
 
-Errors of an activation count relative to the image that they are of. A network may answer some images with values many
-times those of others (a MobileNetV2 of the Fashion world: twenty times, for one class of ten); a plain mean would give
-these images the grid and round most values of the others to zero.
+The errors of an activation count relative to the values of their image. In some networks the values of some images are
+many times those of others (in a MobileNetV2 of the Fashion world twenty times, for one class of ten). By a plain mean
+error the grid would suit these images, and most values of the others would be rounded to zero.
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ from pipeline_lib.params.reconstruct import Ranges
 
 RATIOS = 100  # candidates of the clipping ratio
 PERCENTILES = (0.999, 0.9999, 0.99999)  # of RepQ-ViT
-NORM = {"lp": 2.4, "percentile": 2.0, "minmax": 2.0}  # exponent of the error: BRECQ, QDrop, GENIE; RepQ-ViT
-SMALLEST = torch.finfo(torch.float32).tiny / torch.finfo(torch.float32).eps  # step
-SAMPLE = 1 << 16  # values of an activation that the search looks at
-POWER_FLOOR = 1e-3  # share of the median power below which an image counts no more than one of that power
+ERROR_EXPONENT = {"lp": 2.4, "percentile": 2.0, "minmax": 2.0}  # lp: of BRECQ, QDrop, GENIE
+SMALLEST = torch.finfo(torch.float32).tiny / torch.finfo(torch.float32).eps  # of steps and of divisors
+SAMPLE = 1 << 16  # values of an activation that a range is searched on
+POWER_FLOOR = 1e-3  # of the median power, added to an image's power so that its errors do not count without bound
 
 
 def draw(length: int, count: int, device: torch.device) -> Tensor:
-    """At most `count` indices of `length`, at random: even spacing would see some columns of an image alone."""
+    """All indices below `length`, or `count` at random: evenly spaced ones might all fall on a few columns."""
     if length <= count:
         return torch.arange(length, device=device)
     return torch.randint(length, (count,), generator=torch.Generator().manual_seed(0)).to(device)
@@ -34,27 +34,28 @@ class ActivationSample:
     """Values of an activation, drawn at random."""
 
     values: Tensor  # (n,)
-    powers: Tensor  # (n,): of the image that each is from, mean |x|^NORM over it
+    powers: Tensor  # (n,): mean |x|^2.4, the exponent of `lp`, over the image that a value is from
     extremes: Tensor  # (2,): the lowest and the highest of all values, drawn or not
 
     @classmethod
     def of(cls, batch: Tensor) -> "ActivationSample":
         """At most SAMPLE values of a batch, (images, ...)."""
-        powers = batch.abs().pow(NORM["lp"]).mean(tuple(range(1, batch.dim())))
+        powers = batch.abs().pow(ERROR_EXPONENT["lp"]).mean(tuple(range(1, batch.dim())))
         drawn = draw(batch.numel(), SAMPLE, batch.device)
         return cls(batch.flatten()[drawn], powers[drawn // batch[0].numel()], torch.stack(batch.aminmax()))
 
     @classmethod
     def joined(cls, samples: Sequence["ActivationSample"]) -> "ActivationSample":
-        """At most SAMPLE values of several."""
-        values, powers = torch.cat([s.values for s in samples]), torch.cat([s.powers for s in samples])
+        """At most SAMPLE values of several samples."""
+        values = torch.cat([s.values for s in samples])
+        powers = torch.cat([s.powers for s in samples])
         extremes = torch.stack(torch.cat([s.extremes for s in samples]).aminmax())
         drawn = draw(len(values), SAMPLE, values.device)
         return cls(values[drawn], powers[drawn], extremes)
 
     @property
     def weights(self) -> Tensor:
-        """What an error of each value counts: by the inverse power of its image."""
+        """The weight, (n,), of an error of each value: the inverse power of its image."""
         return 1 / (self.powers + POWER_FLOOR * self.powers.median()).clamp(min=SMALLEST)
 
 
@@ -65,17 +66,17 @@ def search_asymmetric(
 
     Args:
         x: values.
-        bits: of a level.
+        bits: of the grid.
         axis: dimension of x that has a grid for each index; none: one grid for all.
         ranges: how candidates are made.
-        weights: of the errors, of the shape of x; none: all alike.
+        weights: of the errors, in the shape of x; none: all count the same.
     """
     ends = [(low.clamp(max=0), high.clamp(min=0)) for low, high in candidates(x, axis, ranges)]
     return _best(x, ends, 0, 2**bits - 1, axis, ranges, weights=weights)
 
 
 def search_centred(x: Tensor, bits: int, axis: int | None, ranges: Ranges) -> tuple[Tensor, Tensor]:
-    """Step and zero point of a signed symmetric grid, as an unsigned one with the zero point in the middle."""
+    """Step and zero point of a symmetric grid: its levels are unsigned, and the zero point is in their middle."""
     bounds = [torch.maximum(-low, high) for low, high in candidates(x, axis, ranges)]
     ends = [(-bound, bound) for bound in bounds]
     return _best(x, ends, 0, 2**bits - 1, axis, ranges, zero_point=2 ** (bits - 1))
@@ -84,7 +85,7 @@ def search_centred(x: Tensor, bits: int, axis: int | None, ranges: Ranges) -> tu
 def search_symmetric(
     x: Tensor, bits: int, ranges: Ranges, weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor, int, int]:
-    """Step, zero point 0 and the levels of a per-tensor symmetric grid, unsigned if no value is negative."""
+    """Step, zero point 0, lowest and highest level of a per-tensor symmetric grid; unsigned if no value is negative."""
     signed = bool(x.min() < 0)
     qmin, qmax = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
     bounds = [torch.maximum(-low, high) for low, high in candidates(x, None, ranges)]
@@ -94,7 +95,10 @@ def search_symmetric(
 
 
 def candidates(x: Tensor, axis: int | None, ranges: Ranges) -> list[tuple[Tensor, Tensor]]:
-    """Lower and upper ends: shares of the full range (`lp`), percentiles of the values, or the full range alone."""
+    """Lower and upper ends of ranges, () or (channels,) each.
+
+    For `lp` they are shares of the full range, for `percentile` percentiles of the values, for `minmax` the full range.
+    """
     rows = x.flatten().unsqueeze(0) if axis is None else x.movedim(axis, 0).flatten(1)
     if ranges == "percentile":
         ends = [(rows.quantile(1 - p, 1), rows.quantile(p, 1)) for p in PERCENTILES]
@@ -102,7 +106,9 @@ def candidates(x: Tensor, axis: int | None, ranges: Ranges) -> list[tuple[Tensor
         low, high = rows.amin(1), rows.amax(1)
         ratios = torch.linspace(1 / RATIOS, 1, RATIOS).tolist() if ranges == "lp" else [1.0]
         ends = [(low * ratio, high * ratio) for ratio in ratios]
-    return [(low[0], high[0]) for low, high in ends] if axis is None else ends
+    if axis is None:
+        return [(low[0], high[0]) for low, high in ends]
+    return ends
 
 
 def _best(
@@ -116,14 +122,17 @@ def _best(
     zero_point: int | None = None,
     weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The range with the least mean |x - Q(x)|^NORM, weighted if so asked; its own zero point, or this one."""
+    """Step and zero point of the range with the least mean |x - Q(x)|^ERROR_EXPONENT, weighted by `weights` if given.
+
+    With `zero_point` all ranges have this one; otherwise each has its own.
+    """
     best_error = torch.full_like(ends[0][0], torch.inf)
     best_step, best_zero = torch.ones_like(best_error), torch.zeros_like(best_error)
     for low, high in ends:
         step = ((high - low) / (qmax - qmin)).clamp(min=SMALLEST)
         own = (qmin - torch.round(low / step)).clamp(qmin, qmax)
         zero = own if zero_point is None else torch.full_like(step, zero_point)
-        error = (x - fake_quant(x, step, zero, qmin, qmax, axis)).abs_().pow_(NORM[ranges])
+        error = (x - fake_quant(x, step, zero, qmin, qmax, axis)).abs_().pow_(ERROR_EXPONENT[ranges])
         if weights is not None:
             error *= weights
         mean = error.mean() if axis is None else error.movedim(axis, 0).flatten(1).mean(1)

@@ -18,18 +18,17 @@ from pipeline_lib.quantization.quantizers import State, learnable_quantizers
 from pipeline_lib.quantization.step import CountIterations, Step, run
 from pipeline_lib.quantization.views import ViewFeed
 
-LOSS_IMAGES, LOSS_BATCH = 256, 64
-POINTS = 100  # of a unit's curves
-NETWORK = "network"  # the name of the whole where units have theirs
+LOSS_IMAGES, LOSS_BATCH = 256, 64  # images that a loss is measured on, and how many at a time
+CURVE_POINTS = 100  # of a unit, at most
+NETWORK = "network"  # the name of the whole network among the names of units
 
 
 @dataclass(frozen=True)
 class UnitResult:
     """A row of blocks.csv, and the unit's rows of curves.csv.
 
-    Losses are of the kind that was minimised (squared error, absolute or relative, Fisher, divergence of the classes),
-    with nothing dropped.
-    The curves have them as they were minimised, with values dropped and, if so asked, divided by the first.
+    The losses before and after are of the kind that was minimised, with all values quantized. The curve has the loss as
+    it was minimised: with some values dropped and, if the method normalises it, divided by that of the first iteration.
     """
 
     unit: str
@@ -37,16 +36,16 @@ class UnitResult:
     loss_after: float
     held_out_before: float
     held_out_after: float
-    flipped: float  # share of integers that differ from nearest; of the network, from those before
-    curve: list[tuple[int, float, float]]  # last iteration of a stretch, mean loss, mean norm of the gradient in it
+    flipped: float  # share of integers that differ from nearest; for the whole network, from those before
+    curve: list[tuple[int, float, float]]  # by stretch: its last iteration, mean loss, mean norm of the gradient
 
 
 @torch.no_grad()
 def unit_loss(unit: nn.Module, data: UnitData, loss: Loss) -> float:
-    """Mean reconstruction error of the unit as it stands, on the quantized inputs of the first LOSS_IMAGES images."""
-    some = data.first(LOSS_IMAGES)
-    batches = zip(some.quantized_input.batches(LOSS_BATCH), some.target.batches(LOSS_BATCH), strict=True)
-    return sum(float(loss(unit(x), target)) * len(x) for x, target in batches) / len(some.target)
+    """Mean loss of the unit as it stands, on the quantized inputs of the first LOSS_IMAGES images."""
+    measured = data.first(LOSS_IMAGES)
+    batches = zip(measured.quantized_input.batches(LOSS_BATCH), measured.target.batches(LOSS_BATCH), strict=True)
+    return sum(float(loss(unit(x), target)) * len(x) for x, target in batches) / len(measured.target)
 
 
 def reconstruct_unit(
@@ -62,22 +61,23 @@ def reconstruct_unit(
 
     Args:
         name: of the unit, from which its seeds derive.
-        unit: a QuantLayer, or a module that holds some; the quantizers they read through are learned with them.
-        data: what it sees; the last `params.held_out` images are measured on alone.
-        loss: that is minimised.
+        unit: a QuantLayer or a module that has some; the quantizers of their inputs are learned with them.
+        data: inputs and target; on the last `params.held_out` images the loss is measured, but nothing is learned.
+        loss: what is minimised.
         params: seed, batch size, images kept back.
         method: iterations, rates, regulariser.
-        count: is told of each iteration.
+        count: called after each iteration, for progress.
     """
     layers = list(quant_layers(unit).values())
     activations = [q for q in learnable_quantizers(unit) if q.state is not State.FROZEN]
     train, held_out = data.split(params.held_out)
-    with_nearest = {layer: layer.nearest() for layer in layers}
-    before = [_loss_with(unit, layers, with_nearest, part, loss) for part in (train, held_out)]
+    nearest = {layer: layer.nearest() for layer in layers}
+    loss_before = _loss_with(unit, nearest, train, loss)
+    held_out_before = _loss_with(unit, nearest, held_out, loss)
 
     if not method.iterations:
         curve, flipped = [], 0.0
-        for layer, integers in with_nearest.items():
+        for layer, integers in nearest.items():
             layer.freeze(integers)
     else:
         seed = seed_of("reconstruct", params.seed, name)
@@ -90,9 +90,9 @@ def reconstruct_unit(
         quantizer.freeze()
     return UnitResult(
         unit=name,
-        loss_before=before[0],
+        loss_before=loss_before,
         loss_after=unit_loss(unit, train, loss),
-        held_out_before=before[1],
+        held_out_before=held_out_before,
         held_out_after=unit_loss(unit, held_out, loss),
         flipped=flipped,
         curve=curve,
@@ -107,23 +107,24 @@ def tune_network(
     method: Method,
     count: CountIterations,
 ) -> UnitResult:
-    """Learn all steps and biases of a network of frozen layers together, by the divergence of the predicted classes.
+    """Learn the steps and biases of all layers of a network together, by the divergence of the predicted classes.
 
-    Its integers move with them, straight through the rounding, if they have a rate. Nothing is dropped. It learns from
-    views of the images, new ones in every iteration, and what the reference, the float network, predicts for them.
+    The integers are learned too if the method has a learning rate for them. All values are quantized. Each iteration
+    takes new views of the images, and as their target what the float network predicts for them.
 
     Args:
         network: quantized, its layers frozen.
         reference: the float network.
-        data: of the whole, see `Prefix.whole`; the last `params.held_out` images are measured on alone.
+        data: of the whole network, see `Prefix.whole`; the last `params.held_out` images as for a unit.
         params: seed, batch size, images kept back.
-        method: iterations of the tuning and its rates.
-        count: is told of each iteration.
+        method: iterations and rates of the tuning.
+        count: called after each iteration, for progress.
     """
     layers = list(quant_layers(network).values())
     activations = learnable_quantizers(network)
     train, held_out = data.split(params.held_out)
-    before = [unit_loss(network, part, class_divergence) for part in (train, held_out)]
+    loss_before = unit_loss(network, train, class_divergence)
+    held_out_before = unit_loss(network, held_out, class_divergence)
     rates = [name for name in Method.model_fields if name.startswith("learning_rate_")]
     changes: dict[str, float] = {rate: getattr(method, rate) * method.tune_rate for rate in rates}
     changes |= {"iterations": method.tune_iterations, "drop": 0.0, "normalise_loss": False}
@@ -136,32 +137,36 @@ def tune_network(
     flipped = _hardened(layers)
     for quantizer in activations:
         quantizer.freeze()
-    after = [unit_loss(network, part, class_divergence) for part in (train, held_out)]
-    curve = _thinned(step.curve[: int(step.iteration)])
-    return UnitResult(NETWORK, before[0], after[0], before[1], after[1], flipped, curve)
+    return UnitResult(
+        unit=NETWORK,
+        loss_before=loss_before,
+        loss_after=unit_loss(network, train, class_divergence),
+        held_out_before=held_out_before,
+        held_out_after=unit_loss(network, held_out, class_divergence),
+        flipped=flipped,
+        curve=_thinned(step.curve[: int(step.iteration)]),
+    )
 
 
 def _hardened(layers: list[QuantLayer]) -> float:
-    """End learning. Returns the share of all integers that it changed."""
-    sizes = [layer.integers.numel() for layer in layers]
-    return sum(layer.harden() * size for layer, size in zip(layers, sizes, strict=True)) / sum(sizes)
+    """End learning. Returns the share of all integers that learning changed."""
+    changed = sum(layer.harden() * layer.integers.numel() for layer in layers)
+    return changed / sum(layer.integers.numel() for layer in layers)
 
 
 def _thinned(curve: Tensor) -> list[tuple[int, float, float]]:
-    """Means of at most POINTS stretches of (iterations, 2), each with its last iteration."""
-    stretches = curve.cpu().tensor_split(min(POINTS, len(curve)))
+    """Means over at most CURVE_POINTS stretches of a curve, (iterations, 2), each after its last iteration."""
+    stretches = curve.cpu().tensor_split(min(CURVE_POINTS, len(curve)))
     ends = torch.tensor([len(stretch) for stretch in stretches]).cumsum(0).tolist()
     return [(end, *stretch.mean(0).tolist()) for end, stretch in zip(ends, stretches, strict=True)]
 
 
-def _loss_with(
-    unit: nn.Module, layers: list[QuantLayer], integers: dict[QuantLayer, Tensor], data: UnitData, loss: Loss
-) -> float:
-    """Loss with these integers; the layers are float again afterwards."""
-    weights = [layer.weight for layer in layers]
-    for layer in layers:
+def _loss_with(unit: nn.Module, integers: dict[QuantLayer, Tensor], data: UnitData, loss: Loss) -> float:
+    """The loss with these integers of its layers; the layers are float again afterwards."""
+    weights = {layer: layer.weight for layer in integers}
+    for layer in integers:
         layer.freeze(integers[layer])
     value = unit_loss(unit, data, loss)
-    for layer, weight in zip(layers, weights, strict=True):
+    for layer, weight in weights.items():
         layer.thaw(weight)
     return value

@@ -1,7 +1,7 @@
-"""One iteration of block reconstruction, as a function of tensors on the device alone.
+"""One iteration of block reconstruction.
 
-Nothing in it looks at a value on the host, so a GPU captures it once as a CUDA graph and replays it, on
-batches that are put into one place.
+It works on tensors of the device alone, and the host reads none of their values: so a GPU captures it once as a CUDA
+graph and replays that, on batches that are put into the same tensors each time.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,27 +16,26 @@ from pipeline_lib.quantization.layers import QuantLayer
 from pipeline_lib.quantization.losses import Loss
 from pipeline_lib.quantization.quantizers import LearnableQuantizer, State
 
-BETA_FIRST, BETA_LAST = 20.0, 2.0  # exponent of the rounding regulariser, linear in between
-CountIterations = Callable[[int], None]  # counts iterations that were done, or on a GPU sent off
-
-WINDOW = 500  # iterations that early stopping compares
-UNCAPTURED = 3  # iterations before the capture, which make the optimiser's state
+BETA_FIRST, BETA_LAST = 20.0, 2.0  # exponent of the rounding regulariser, which falls linearly
+WINDOW = 500  # early stopping compares the last so many iterations with as many before
+UNCAPTURED = 3  # iterations before a graph is captured: they create the state of the optimiser
+CountIterations = Callable[[int], None]  # is told how many iterations were done, or on a GPU were queued
 
 
 class BatchFeed(Protocol):
-    """Where batches come from: quantized input, float input and target, always in the same tensors or made of those."""
+    """Where batches come from: quantized input, float input and target, made from what lies in the same tensors."""
 
     def load(self, iteration: int) -> None:
         """Fetch the batch of an iteration; called by the host."""
 
     def batch(self) -> Sequence[Tensor]:
-        """The three tensors, without a look at a value on the host."""
+        """The three tensors; the host must not read their values."""
 
 
 def schedule(iterations: int, warmup: float, rounding_weight: float) -> Tensor:
-    """A row an iteration: lambda and beta of the regulariser, and the cosine of all rates but that of rounding."""
+    """Lambda and beta of the regulariser, and the factor of all rates but that of rounding: float32 (iterations, 3)."""
     i = torch.arange(iterations, dtype=torch.float64)
-    first = int(warmup * iterations)  # iteration that has the regulariser
+    first = int(warmup * iterations)  # iteration with the regulariser
     progress = ((i - first) / (iterations - first)).clamp(min=0)
     lam = torch.where(i >= first, rounding_weight, 0.0)
     beta = BETA_FIRST + (BETA_LAST - BETA_FIRST) * progress
@@ -45,7 +44,7 @@ def schedule(iterations: int, warmup: float, rounding_weight: float) -> Tensor:
 
 
 class Step:
-    """Call it once an iteration, on the batch that `source` has loaded: all that is learned takes a step of Adam."""
+    """Call it once an iteration, after the feed has loaded a batch: all that is learned takes a step of Adam."""
 
     def __init__(
         self,
@@ -57,7 +56,7 @@ class Step:
         loss: Loss,
         seed: int,
     ) -> None:
-        """Begin to learn: steps and biases are parameters from now on, and layers that are float yet round softly.
+        """Begin to learn: steps and biases, the rounding of float layers, and perhaps the integers of frozen layers.
 
         Args:
             unit: what is reconstructed.
@@ -69,19 +68,24 @@ class Step:
             seed: of the masks of values that stay float.
         """
         device, iterations = layers[0].step.device, method.iterations
-        self.unit, self.feed, self.loss, self.iterations, self.device = unit, feed, loss, iterations, device
-        self.keep, self.normalise = 1 - method.drop, method.normalise_loss
-        self.early_stop, self.regularised_from = method.early_stop, int(method.warmup * iterations)
+        self.unit, self.feed, self.loss = unit, feed, loss
+        self.iterations, self.device = iterations, device
+        self.keep = 1 - method.drop  # probability that an input is the quantized one
+        self.normalise = method.normalise_loss
+        self.early_stop = method.early_stop
+        self.regularised_from = int(method.warmup * iterations)
         self.schedule = schedule(iterations, method.warmup, method.rounding_weight).to(device)
         self.iteration = torch.zeros(1, dtype=torch.int64, device=device)
-        self.scale = torch.ones((), device=device)
+        self.first_loss = torch.ones((), device=device)
+        # of the masks: one for each quantizer, and one for the input
         self.seeds = seed % (1 << 62) + torch.arange(len(activations) + 1, device=device)
 
         floating = [layer for layer in layers if layer.state is State.FLOAT]
-        roundings = [layer.learn_rounding() for layer in floating]
         frozen = [layer for layer in layers if layer.state is State.FROZEN]
-        moving = frozen if method.learning_rate_integer else []
-        weight_steps, biases = zip(*(layer.learn(method.steps) for layer in layers), strict=True)
+        roundings = [layer.learn_rounding() for layer in floating]
+        steps_and_biases = [layer.learn(method.steps) for layer in layers]
+        activation_steps = [quantizer.learn(method.steps, method.drop) for quantizer in activations]
+        integers = [layer.learn_integers() for layer in frozen] if method.learning_rate_integer else []
         rates = (
             method.learning_rate_rounding,
             method.learning_rate_weight_step,
@@ -89,8 +93,13 @@ class Step:
             method.learning_rate_bias,
             method.learning_rate_integer,
         )
-        activation_steps = [quantizer.learn(method.steps, method.drop) for quantizer in activations]
-        self.learned = (roundings, weight_steps, activation_steps, biases, [layer.learn_integers() for layer in moving])
+        self.learned = (
+            roundings,
+            [step for step, _ in steps_and_biases],
+            activation_steps,
+            [bias for _, bias in steps_and_biases],
+            integers,
+        )
         self.curve = torch.zeros(iterations, 2, device=device)  # loss, norm of the gradient
         self.optimiser = torch.optim.Adam(
             [
@@ -99,25 +108,26 @@ class Step:
             ],
             capturable=device.type == "cuda",
         )
-        self.now = torch.zeros(3, device=device)  # the schedule's row
-        lam, beta, self.cosine = self.now.unbind()
+        self.scheduled = torch.zeros(3, device=device)  # row of the schedule for this iteration
+        lam, beta, self.cosine = self.scheduled.unbind()
         for layer in floating:
             layer.lam, layer.beta = lam, beta
         for quantizer, quantizer_seed in zip(activations, self.seeds, strict=False):
             quantizer.seed = quantizer_seed
-        self.decayed = [(group["lr"], rate) for group, rate in zip(self.optimiser.param_groups, rates, strict=True)][1:]
+        groups = zip(self.optimiser.param_groups, rates, strict=True)
+        self.decayed = [(group["lr"], rate) for group, rate in groups][1:]  # all but that of rounding
 
     def __call__(self) -> None:
-        """One iteration."""
-        self.now.copy_(self.schedule[self.iteration][0])
+        """Do one iteration."""
+        self.scheduled.copy_(self.schedule[self.iteration][0])
         for learning_rate, rate in self.decayed:
             learning_rate.copy_(rate * self.cosine)
         quantized_input, float_input, target = self.feed.batch()
         mixed = mix(quantized_input, float_input, self.keep, self.seeds[-1])
         loss = self.loss(self.unit(mixed), target)
         if self.normalise:
-            self.scale.copy_(torch.where(self.iteration[0] == 0, loss.detach(), self.scale))
-            loss = loss / self.scale
+            self.first_loss.copy_(torch.where(self.iteration[0] == 0, loss.detach(), self.first_loss))
+            loss = loss / self.first_loss
         self.optimiser.zero_grad()
         loss.backward()
         norm = torch.nn.utils.get_total_norm([p.grad for group in self.learned for p in group if p.grad is not None])
@@ -129,7 +139,7 @@ class Step:
     def is_flat(self, done: int) -> bool:
         """Whether the mean loss of the last WINDOW iterations is hardly below that of the WINDOW before them.
 
-        Looked at once a window, and once the regulariser has had two of them.
+        That is tested at the end of a window, once the regulariser has been there for two of them.
         """
         if not self.early_stop or done % WINDOW or done < self.regularised_from + 2 * WINDOW:
             return False
@@ -138,7 +148,7 @@ class Step:
 
 
 def run(step: Step, count: CountIterations) -> None:
-    """All iterations, or fewer if the loss goes flat; on a GPU replayed from a graph. `count` counts them."""
+    """Do all iterations, or fewer if the loss goes flat; a GPU replays them from a graph. `count` is told of each."""
     captured = step.device.type == "cuda" and step.iterations > UNCAPTURED
     eager = UNCAPTURED if captured else step.iterations
     stream = torch.cuda.Stream(step.device) if captured else None

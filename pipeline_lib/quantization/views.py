@@ -1,7 +1,7 @@
-"""Views of calibration images for the tuning of a whole network: other crops, mirrored, mixed two at a time.
+"""Views of calibration images for the tuning of a whole network: cropped, mirrored, mixed two at a time.
 
-A network's float logits can be had for any image, so a view has them of its own: nothing is assumed of what crops,
-mirroring and mixup (Zhang et al. 2018) do to a class.
+The target of a view is what the float network predicts for the view itself. So it need not be assumed that a crop, a
+mirror image or a mixture (mixup, Zhang et al. 2018) has the classes of its images.
 """
 
 import math
@@ -12,28 +12,32 @@ from torch.nn import functional
 
 from pipeline_lib.quantization.caches import Cache, Feed
 
-AREA = (0.5, 1.0)  # of a crop, as a share of the image's
-ASPECT = (3 / 4, 4 / 3)  # of a crop, relative to the image's
+AREA = (0.5, 1.0)  # of a crop: lowest and highest share of the image's area
+ASPECT = (3 / 4, 4 / 3)  # of a crop: lowest and highest ratio of width to height, relative to the image's
 MIXED = 0.4  # share of a view's images that are mixed with another
-# Times that an image is seen as it is, on average. A short tuning on views is less accurate; a long one learns images
-# that it sees often by heart.
+# How often an image is taken as it is, on average; all else are views. With views a short tuning is less accurate, and
+# without them a long one overfits the images.
 REPEATS = 4
 
 
 def draw_views(shape: tuple[int, int], images: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Views for batches (iterations, batch size) of so many images: what `view` takes, but of all iterations.
+    """Crops, (iterations, batch size, 2, 3), and weights, (iterations, batch size), as `view` takes them.
 
-    Each image is drawn REPEATS times as it is; a short tuning has no other views.
+    Of a tuning on `images` images whose batches have `shape`, (iterations, batch size). On average an image is taken
+    REPEATS times as it is; a tuning that takes each no more often than that has no other views.
     """
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(shape, generator=generator)
 
-    area, aspect = uniform(*AREA), uniform(*map(math.log, ASPECT)).exp()
-    width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
+    area = uniform(*AREA)
+    aspect = uniform(math.log(ASPECT[0]), math.log(ASPECT[1])).exp()
+    width = (area * aspect).sqrt().clamp(max=1)
+    height = (area / aspect).sqrt().clamp(max=1)
     mirror = uniform(-1, 1).sign()
-    x, y = uniform(-1, 1) * (1 - width), uniform(-1, 1) * (1 - height)
+    x = uniform(-1, 1) * (1 - width)
+    y = uniform(-1, 1) * (1 - height)
     zero = torch.zeros(shape)
     crops = torch.stack([mirror * width, zero, x, zero, height, y], -1)
     weights = torch.where(uniform(0, 1) < MIXED, uniform(0, 1), 1.0)
@@ -43,10 +47,10 @@ def draw_views(shape: tuple[int, int], images: int, seed: int) -> tuple[Tensor, 
 
 
 def view(images: Tensor, crops: Tensor, weights: Tensor) -> Tensor:
-    """Views of images (n, c, h, w), in their memory format: each cropped, then mixed with the one before it.
+    """Views of images (n, c, h, w), in their memory format: each is cropped, then mixed with the one before it.
 
-    crops: (n, 2, 3), affine maps from places in the view to places in the image, both from -1 to 1; weights: (n), the
-    image's own.
+    `crops`: (n, 2, 3), affine maps from places in the view to places in the image, both from -1 to 1. `weights`: (n,),
+    of the image itself in the mixture.
     """
     grid = functional.affine_grid(crops, list(images.shape), align_corners=False)
     cropped = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
@@ -59,22 +63,23 @@ class ViewFeed:
     """Batches of views, new ones in every iteration, with the logits of the float network."""
 
     def __init__(self, images: Cache, network: nn.Module, choices: Tensor, seed: int) -> None:
-        """choices: as for `Feed`; the seed determines the views."""
-        self._feed, self._network = Feed([images], choices), network
+        """`choices`: images of each iteration, as for `Feed`; `seed`: of the views."""
+        self._feed = Feed([images], choices)
+        self._network = network
         iterations, batch_size = choices.shape
         drawn = draw_views((iterations, batch_size), len(images), seed)
-        self._drawn = [part.to(images.device) for part in drawn]
-        self._now = [part[0].clone() for part in self._drawn]
+        self._drawn = [part.to(images.device) for part in drawn]  # crops and weights of all iterations
+        self._loaded = [part[0].clone() for part in self._drawn]  # those of this iteration
 
     def load(self, iteration: int) -> None:
-        """Fill the batch."""
+        """Fetch the images of an iteration, their crops and their weights."""
         self._feed.load(iteration)
-        for now, drawn in zip(self._now, self._drawn, strict=True):
-            now.copy_(drawn[iteration])
+        for loaded, drawn in zip(self._loaded, self._drawn, strict=True):
+            loaded.copy_(drawn[iteration])
 
     @torch.no_grad()
     def batch(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Input, the same again, and target, computed on the device alone."""
+        """Views, the same views as the float input, and the float network's logits for them."""
         (images,) = self._feed.batch()
-        views = view(images, *self._now)
+        views = view(images, *self._loaded)
         return views, views, self._network(views)
