@@ -10,7 +10,7 @@ import torch
 
 from pipeline_lib.artifacts.shards import Sample
 from pipeline_lib.calibration.filters import score
-from pipeline_lib.calibration.mix import mix_images
+from pipeline_lib.calibration.mixing import mix_images
 from pipeline_lib.calibration.selection import select
 from pipeline_lib.calibration.sets import (
     DROPPED_IMAGES,

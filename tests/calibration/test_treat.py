@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from pipeline_lib.artifacts.records import read_json
-from pipeline_lib.calibration.mix import mix_images
+from pipeline_lib.calibration.mixing import mix_images
 from pipeline_lib.calibration.sources import synthetic
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.preprocessing import resize_and_crop
