@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pipeline_lib.__main__ import PRESETS, app
+from pipeline_lib.__main__ import app
+from pipeline_lib.params.everything import preset
 from tests.conftest import ROOT
 
 runner = CliRunner()
@@ -16,7 +17,7 @@ runner = CliRunner()
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "params.yaml").write_text((PRESETS / "default.yaml").read_text())
+    (tmp_path / "params.yaml").write_text(preset("default"))
     git("init", "-q")
     git("add", "params.yaml")
     git("-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "params")
@@ -30,7 +31,7 @@ def git(*arguments: str) -> None:
 def test_preset_is_written_and_back(repository: Path) -> None:
     for name in ("imagenet", "default"):
         assert runner.invoke(app, ["preset", name]).exit_code == 0
-        assert (repository / "params.yaml").read_text() == (PRESETS / f"{name}.yaml").read_text()
+        assert (repository / "params.yaml").read_text() == preset(name)
 
 
 def test_preset_never_overwrites_uncommitted_edits(repository: Path) -> None:

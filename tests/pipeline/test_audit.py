@@ -156,7 +156,7 @@ def freeze_and_change() -> None:
 
 def freeze() -> None:
     path = Path("dvc.yaml")
-    path.write_text(path.read_text().replace("  prompts:\n", "  prompts:\n    frozen: true\n", 1))
+    path.write_text(path.read_text().replace("    do:\n", "    do:\n      frozen: true\n", 1))
 
 
 def delete_provenance() -> None:
