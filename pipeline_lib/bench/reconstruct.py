@@ -33,7 +33,7 @@ from pipeline_lib.quantization.scheme import make_scheme
 TRAINED, HELD_OUT = 64, 32  # images
 SHORT_RUN, LONG_RUN = 2, 12  # iterations; the difference of their times has no share of what comes before and after
 REPEATS = 2  # measurements, of which the quickest counts
-PUBLISHED = 20_000  # iterations a unit
+PUBLISHED = 20_000  # iterations of each unit in publications
 
 
 def compare_units(
