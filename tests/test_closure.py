@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "lineage": {"params", "artifacts", "provenance", "synthesis"},
     "commands": {"params", "artifacts", "prompts", "models", "fakequant", "lineage", "bench"},
 }
-GROUND = {"command", "errors", "progress", "yaml_file"}  # modules that every room may import
+GROUND = {"command", "errors", "progress", "reads", "yaml_file"}  # modules that every room may import
 
 
 def script(stage: str) -> Path:

@@ -57,7 +57,9 @@ def built(name: str, compile_to: Callable[[Path], None]) -> Path:
                     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
                         made = Path(scratch) / name
                         compile_to(made)
+                        made.chmod(0o600)
                         made.replace(path)
+        _check_owner(path)
         loaded[name.rpartition("-")[0]] = hashlib.sha256(path.read_bytes()).hexdigest()
     except Timeout:
         raise BuildError(f"another process has been compiling {path} for {PATIENCE:.0f} s") from None

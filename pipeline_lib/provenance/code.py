@@ -30,15 +30,13 @@ def first_party_code() -> dict[str, str]:
     The digest is that of the source that was compiled, where the loader of `stages` did.
 
     Raises:
-        InputError: a module is no source file, or two files go by its name.
+        InputError: two files go by the name of a module.
     """
     code: dict[str, str] = {}
     for module, file in _files():
         if not _is_first_party(file):
             continue
         path, name = Path(file), os.path.relpath(file, PROJECT)
-        if path.suffix != ".py":
-            raise InputError(f"{name}: expected modules of source code alone, found this; delete the file")
         if path.name == "__init__.py" and path.parent.with_suffix(".py").exists():
             shadowed = Path(name).parent.with_suffix(".py")
             raise InputError(f"{name}: hides {shadowed}, a module of the same name; delete or rename one of them")

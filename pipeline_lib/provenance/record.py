@@ -4,7 +4,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -14,13 +14,16 @@ from pipeline_lib.artifacts.files import dvc_digest
 from pipeline_lib.artifacts.memory import peak_memory
 from pipeline_lib.artifacts.records import write_json
 from pipeline_lib.errors import InputError
-from pipeline_lib.params.base import values_read
-from pipeline_lib.provenance.code import PROJECT, first_party_code, foreign_code
-from pipeline_lib.provenance.dvc_file import DVC_YAML, Declared, declared_for
+from pipeline_lib.params.base import load, values_read
+from pipeline_lib.provenance.code import FIRST_PARTY, PROJECT, first_party_code, foreign_code, library_folders
+from pipeline_lib.provenance.dvc_file import DVC_YAML, Declared, declared_for, lookup
 from pipeline_lib.provenance.environment import git, operators, processor, torch_settings, variables
+from pipeline_lib.reads import Reads, only
 
 ROOT = Path("data/provenance")
 FORMAT = 2  # of the record; raise it when a key changes its meaning
+
+ALWAYS_READ = ("params.yaml", "dvc.yaml", "dvc.lock", ".git", ".dvc")  # besides inputs and code
 
 # What an input is, as the stage that reads it says: no name decides it. `made` is the out of another stage.
 Kind = Literal["text", "generator weights", "classifier weights", "labelled images", "real images", "made"]
@@ -45,7 +48,7 @@ def recorded(
 
     Raises:
         InputError: dvc.yaml does not declare the command or an input of it; an input is not there; or a module of the
-            project is not the source file that its name stands for.
+            project is hidden by another of its name; or the block opens a file of the project that is no input.
     """
     began = time.monotonic()
     command = ["python", "-m", f"stages.{Path(sys.argv[0]).stem}", *sys.argv[1:]]
@@ -55,10 +58,12 @@ def recorded(
     digests = {path.as_posix(): {"digest": dvc_digest(path), "kind": inputs[path]} for path in inputs if path.exists()}
     code = first_party_code()
     facts: dict[str, Any] = {}
-    yield facts
+    record = ROOT / stage / f"{name}.json"
+    with only(_reads(declared.name if declared else shlex.join(command), inputs, [*outs, record])):
+        yield facts
     status = git("status", "--porcelain", "--untracked-files=no")
     write_json(
-        ROOT / stage / f"{name}.json",
+        record,
         {
             "format": FORMAT,
             "stage": stage,
@@ -101,6 +106,15 @@ def _check(inputs: Mapping[Path, Kind], declared: Declared) -> None:
             )
         if not path.exists():
             raise InputError(f"{path}: not found, which {declared.name} reads; `dvc repro` makes what a stage writes")
+
+
+def _reads(stage: str, inputs: Iterable[Path], outs: Iterable[Path]) -> Reads:
+    """Guarded are the working directory, and what params.yaml names elsewhere."""
+    params = load()
+    named = [*(lookup(params, "task") or {}).values(), lookup(params, "study.world")]
+    guarded = [Path(), *(Path(path) for path in named if isinstance(path, str))]
+    code = [PROJECT / folder for folder in FIRST_PARTY] + [Path(folder) for folder in library_folders()]
+    return Reads(stage, guarded, [*inputs, *code, *map(Path, ALWAYS_READ)], outs)
 
 
 def _if_loaded(**found: dict[str, Any] | None) -> dict[str, Any]:
