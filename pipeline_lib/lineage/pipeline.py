@@ -1,33 +1,36 @@
-"""The stages that dvc.yaml declares, each matrix expanded, and the runs that dvc.lock records."""
+"""The runs that dvc.lock records, beside the stages that dvc.yaml declares."""
 
-import itertools
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline_lib.provenance.dvc_file import (
+    DVC_YAML,
+    NO_REPOSITORY,
+    PARAMS,
+    Declared,
+    declared_stages,
+    definition,
+    lookup,
+    script_of,
+)
 from pipeline_lib.yaml_file import read_yaml
 
-DVC_YAML, DVC_LOCK, PARAMS = Path("dvc.yaml"), Path("dvc.lock"), Path("params.yaml")
-NO_REPOSITORY = "run this in the repository, after `dvc repro`"
+__all__ = [
+    "DVC_LOCK",
+    "DVC_YAML",
+    "NO_REPOSITORY",
+    "PARAMS",
+    "Declared",
+    "Run",
+    "declared_stages",
+    "definition",
+    "finished_runs",
+    "lookup",
+    "script_of",
+]
 
-
-@dataclass(frozen=True)
-class Declared:
-    """A stage as dvc.yaml has it, with today's params.yaml."""
-
-    name: str
-    command: str
-    deps: list[str]
-    params: list[str]  # dotted keys of params.yaml
-    outs: list[str]
-    frozen: bool
-
-    @property
-    def script(self) -> str | None:
-        """Path of the module of `stages` that the command runs; none if it runs something else."""
-        return script_of(self.command)
+DVC_LOCK = Path("dvc.lock")
 
 
 @dataclass(frozen=True)
@@ -38,49 +41,6 @@ class Run:
     deps: dict[str, str]
     params: dict[str, Any]
     outs: dict[str, str]
-
-
-def script_of(command: str) -> str | None:
-    """`stages/prompts.py` for `python -m stages.prompts mixup`; none for a command of another form."""
-    found = re.match(r"python -m stages\.(\w+)", command)
-    return f"stages/{found[1]}.py" if found else None
-
-
-def definition(entry: dict[str, Any]) -> dict[str, Any]:
-    """What an entry of dvc.yaml's `stages` says of each of its stages: of a `foreach`, what stands below `do`."""
-    below: dict[str, Any] = entry.get("do", entry)
-    return below
-
-
-def lookup(values: Any, key: str) -> Any:
-    """The value at a dotted key; none where there is none."""
-    for part in key.split("."):
-        values = values.get(part) if isinstance(values, dict) else None
-    return values
-
-
-def declared_stages() -> dict[str, Declared]:
-    """Every stage of dvc.yaml by its name, `evaluate@mixup-vit-w2a4` in a matrix.
-
-    Raises:
-        InputError: a file is absent or not YAML.
-    """
-    params = read_yaml(PARAMS, NO_REPOSITORY)
-    stages: dict[str, Declared] = {}
-    for base, entry in read_yaml(DVC_YAML, NO_REPOSITORY)["stages"].items():
-        stage = definition(entry)
-        for suffix, variables in _instances(entry, params):
-            name = f"{base}@{suffix}" if suffix else base
-            values = {**params, **variables}
-            stages[name] = Declared(
-                name,
-                command=_resolved(stage["cmd"], values),
-                deps=[_resolved(dep, values) for dep in stage.get("deps", [])],
-                params=[_resolved(key, values) for key in stage.get("params", [])],
-                outs=[_resolved(_path(out), values) for out in stage.get("outs", [])],
-                frozen=bool(stage.get("frozen", False)),
-            )
-    return stages
 
 
 def finished_runs() -> dict[str, Run]:
@@ -99,39 +59,3 @@ def finished_runs() -> dict[str, Run]:
         )
         for name, entry in stages.items()
     }
-
-
-def _path(out: Any) -> str:
-    """The path of an out, which may have options."""
-    return str(next(iter(out)) if isinstance(out, dict) else out)
-
-
-def _instances(entry: dict[str, Any], params: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The stages of an entry: what follows the @ of the name, and its own variables, besides those of params.yaml.
-
-    `foreach` has a stage for each key of a mapping, or each item of a list; `matrix` one for each combination.
-    """
-    if "foreach" in entry:
-        items = _values(entry["foreach"], params)
-        pairs = items.items() if isinstance(items, dict) else ((item, item) for item in items)
-        for key, item in pairs:
-            yield str(key), {"key": key, "item": item}
-    elif "matrix" in entry:
-        axes = {name: _values(values, params) for name, values in entry["matrix"].items()}
-        for combination in itertools.product(*axes.values()):
-            key = "-".join(map(str, combination))
-            yield key, {"key": key, "item": dict(zip(axes, combination, strict=True))}
-    else:
-        yield "", {}
-
-
-def _values(values: Any, params: dict[str, Any]) -> Any:
-    """A list or mapping, written out or named as `${a.b}`; an empty list where params.yaml has none."""
-    if isinstance(values, str):
-        return lookup(params, values.strip("${}")) or []
-    return values
-
-
-def _resolved(text: str, values: dict[str, Any]) -> str:
-    """The text with each `${a.b}` replaced by the value at this key."""
-    return re.sub(r"\$\{([^}]+)\}", lambda found: str(lookup(values, found[1])), text)

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_lib.artifacts.dvc_cache import cache_folder
-from pipeline_lib.artifacts.provenance import ROOT as PROVENANCE
 from pipeline_lib.errors import InputError
 from pipeline_lib.lineage.graph import Graph
 from pipeline_lib.lineage.hashing import Hasher
 from pipeline_lib.lineage.pipeline import NO_REPOSITORY, PARAMS, declared_stages, finished_runs
+from pipeline_lib.provenance.record import ROOT as PROVENANCE
 from pipeline_lib.yaml_file import read_yaml
 
 CHECKPOINTS, DATASETS, CALIBRATIONS = "data/quantized", "data/synthetic", "data/calibration"

@@ -16,6 +16,7 @@ from pipeline_lib.quantization.packing import pack, unpack
 from pipeline_lib.quantization.prepare import Prepared, prepare
 from pipeline_lib.quantization.quantizers import quantizers
 from pipeline_lib.quantization.scheme import Scheme
+from pipeline_lib.reads import checked
 
 FORMAT = 2
 MODEL, NEAREST, DESCRIPTION = "model.safetensors", "nearest.safetensors", "quantization.json"
@@ -62,7 +63,7 @@ def restore(path: Path, module: nn.Module) -> None:
     Raises:
         InputError: the file holds other tensors than the module needs.
     """
-    state, needed = load_file(path), _skeleton(module)
+    state, needed = load_file(checked(path)), _skeleton(module)
     for name in sorted(state.keys() | needed.keys()):
         if name not in state or name not in needed:
             raise InputError(f"{path}: tensor {name} is {'unexpected' if name in state else 'missing'}")
