@@ -28,7 +28,7 @@ NO_NAMES = (
     "m\u0456xup",
     "-mixup",
     "mixup\u200b",
-)  # a Cyrillic i, a space of no width
+)
 
 
 @pytest.fixture
