@@ -77,7 +77,7 @@ def verified(path: Path, key: Key) -> bytes:
         raise RunError(f"{path}: the signature does not fit: the statement or the signature was altered") from None
     if envelope.payload_type != PAYLOAD:
         raise RunError(f"{path}: expected a payload of type {PAYLOAD}, found {envelope.payload_type}")
-    return envelope.payload
+    return bytes(envelope.payload)
 
 
 def _keys(envelope: Envelope) -> str:

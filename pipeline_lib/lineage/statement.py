@@ -19,7 +19,7 @@ from pipeline_lib.lineage.repository import CHECKPOINTS, Repository
 from pipeline_lib.yaml_file import read_yaml
 
 PREDICATE = "urn:mixup-class-prompts:lineage:1"  # a name and no address: docs/signing.md describes it
-RECORDS = "data/provenance/"
+RECORDS, CODE = "data/provenance/", ("pipeline_lib/", "stages/")
 NAMES_LISTED = 3  # in a message
 
 
@@ -132,7 +132,8 @@ def _kinds(stages: dict[str, Any]) -> dict[str, str]:
         inputs: dict[str, Any] = stage["record"].get("inputs", {})
         code: dict[str, str] = stage["record"].get("code", {})
         declared = [dep["path"] for dep in stage["lock"].get("deps", [])]
-        kinds |= dict.fromkeys([*declared, *code], "code")
+        kinds |= {path: "code" if path.startswith(CODE) else "unknown" for path in declared}
+        kinds |= dict.fromkeys(code, "code")
         kinds |= {path: read["kind"] for path, read in inputs.items()}
     outs = {out["path"] for stage in stages.values() for out in stage["lock"]["outs"]}
     return kinds | dict.fromkeys(sorted(outs), "made")
