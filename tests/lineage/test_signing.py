@@ -1,6 +1,7 @@
 """A signature of a checkpoint on a finished pipeline: it holds, and does not where anything was replaced since."""
 
 import base64
+import hashlib
 import json
 import os
 import shutil
@@ -26,7 +27,7 @@ from typer.testing import CliRunner
 from pipeline_lib.__main__ import app
 from pipeline_lib.artifacts.files import dvc_digest, sha256
 from pipeline_lib.artifacts.records import read_lines, write_lines
-from pipeline_lib.artifacts.shards import pack_shard, read_shard
+from pipeline_lib.artifacts.shards import pack_shard, read_records, read_shard
 from tests.conftest import ROOT
 from tests.pipeline.conftest import commit, run
 
@@ -143,12 +144,13 @@ def test_an_untouched_pipeline_is_as_it_was_signed(verify: Callable[..., tuple[i
 def test_a_consistent_forgery_is_found(verify: Callable[..., tuple[int, str]], keys: Path) -> None:
     """A shard is replaced, and everything that names its digest is rewritten."""
     path = writable(DATASET / "000000.tar")
-    samples = list(read_shard(path))
-    path.write_bytes(pack_shard([(image.rotate(180), record) for image, record in samples]))
+    turned = [(sample.image.rotate(180), sample.record) for sample in read_shard(path)]
+    samples = [(image, {**r, "pixel_sha256": hashlib.sha256(image.tobytes()).hexdigest()}) for image, r in turned]
+    path.write_bytes(pack_shard(samples))
+    forged = {record["key"]: record for record in read_records(path)}
     index = writable(DATASET / "index.jsonl")
-    rows = read_lines(index)
-    forged = {record["key"]: record for _, record in read_shard(path)}
-    write_lines(index, [{**row, **{k: v for k, v in forged.get(row["key"], {}).items() if k in row}} for row in rows])
+    rows = [(row, forged.get(row["key"], row)) for row in read_lines(index)]
+    write_lines(index, [{key: new.get(key, value) for key, value in row.items()} for row, new in rows])
     digest = dvc_digest(DATASET)
     record = json.loads(RECORD.read_text())
     record["outs"][str(DATASET)] = digest
