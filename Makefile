@@ -41,7 +41,7 @@ style: $(VENV)/requirements-dev.installed
 	clang-format -i $(KERNELS)
 
 # constraints.txt holds the versions that were tested; requirements*.txt the ranges that they are from.
-$(VENV)/%.installed: %.txt requirements.txt requirements-ray.txt constraints.txt | $(VENV)
+$(VENV)/%.installed: %.txt requirements.txt requirements-ray.txt requirements-sign.txt constraints.txt | $(VENV)
 	python -m pip install --quiet -r $< -c constraints.txt
 	touch $@
 

@@ -9,7 +9,7 @@ import typer
 
 from pipeline_lib.artifacts.files import atomic
 from pipeline_lib.command import guarded
-from pipeline_lib.commands import bench, lineage
+from pipeline_lib.commands import bench, lineage, signing
 from pipeline_lib.errors import InputError
 from pipeline_lib.params import everything as presets
 from pipeline_lib.params.base import PARAMS_FILE
@@ -60,6 +60,7 @@ def doctor() -> None:
 
 
 app.add_typer(lineage.app)
+app.add_typer(signing.app)
 app.add_typer(bench.app, name="bench")
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ import typer
 
 from pipeline_lib.errors import exit_code
 from pipeline_lib.params.base import values_read
+from pipeline_lib.params.names import check_arguments
+from pipeline_lib.params.task import check_task_and_axes
 
 
 def guarded(function: Callable[..., Any]) -> Callable[..., None]:
@@ -21,8 +23,15 @@ def guarded(function: Callable[..., Any]) -> Callable[..., None]:
 
 
 def run(main: Callable[..., Any]) -> None:
-    """Parse the command line into the arguments of a stage's main, and run it."""
+    """Parse the command line into the arguments of a stage's main, check the names in them, and run it."""
     values_read.clear()  # of a stage that ran in this process before
+
+    @functools.wraps(main)
+    def checked(**arguments: Any) -> None:
+        check_arguments(arguments)
+        check_task_and_axes()
+        main(**arguments)
+
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(guarded(main))
+    app.command()(guarded(checked))
     app()

@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 WIDTH = 120
 LINES = {"README.md": 150, "params.yaml": 179, "dvc.yaml": 249}
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("data/**/README.md")]
-REQUIREMENTS = ["requirements.txt", "requirements-ray.txt", "requirements-dev.txt"]
+REQUIREMENTS = ["requirements.txt", "requirements-ray.txt", "requirements-sign.txt", "requirements-dev.txt"]
 MANY = 5  # parameters, from which each is explained under `Args:`
 BACKENDS = [ROOT / "pipeline_lib/fakequant" / name for name in ("cpu.py", "cuda.py")]  # reference.py documents them
 

@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.params.base import Section, validate
+
+CARD, WEIGHTS = "model.json", "model.safetensors"  # of a classifier's folder
 
 
 class Card(Section):
@@ -18,16 +20,35 @@ class Card(Section):
     num_classes: int
     preprocessing: dict[str, Any] | None = None  # timm data config; null: that of the hub's weights
     test_accuracy: float | None = None  # top-1, percent
-    sha256: str | None = None  # of model.safetensors; null: weights come from the hub
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None  # of the weights
+    # The commit of the hub's repository, where model.safetensors does not lie beside this file.
+    revision: Annotated[str, Field(pattern="^[0-9a-f]{40}$")] | None = Field(
+        default=None, exclude_if=lambda revision: revision is None
+    )
 
 
 def read_card(folder: Path) -> Card:
-    """The model.json of a classifier's folder.
+    """The model.json of a classifier's folder, whose weights it pins.
+
+    Raises:
+        InputError: absent, not JSON, not a card, or without the SHA-256 of the weights.
+    """
+    card = read_unpinned_card(folder)
+    if card.sha256 is None:
+        raise InputError(
+            f"{folder / CARD}: expected the SHA-256 of its weights, found weights that may change; "
+            f"`python -m pipeline_lib pin {folder}` pins them"
+        )
+    return card
+
+
+def read_unpinned_card(folder: Path) -> Card:
+    """As `read_card`, for who is about to pin the weights.
 
     Raises:
         InputError: it is absent, not JSON, or lacks something.
     """
-    path = folder / "model.json"
+    path = folder / CARD
     try:
         return validate(Card, json.loads(path.read_text()), "", path)
     except FileNotFoundError:

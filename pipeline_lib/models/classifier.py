@@ -8,10 +8,11 @@ from typing import Any
 
 import timm
 import torch
+from huggingface_hub import hf_hub_download
 from safetensors.torch import load_file
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.models.card import Card, read_card, resolve_data_config
+from pipeline_lib.models.card import WEIGHTS, Card, read_card, resolve_data_config
 from pipeline_lib.reads import checked
 
 
@@ -23,11 +24,11 @@ class Classifier:
     data_config: dict[str, Any]
 
 
-def build(card: Card, *, pretrained: bool = False) -> torch.nn.Module:
-    """The architecture, with random weights unless `pretrained`.
+def build(card: Card, *, weights: Path | None = None) -> torch.nn.Module:
+    """The architecture, with random weights, or with those of a file as timm's hub has them.
 
     Raises:
-        InputError: timm does not know the model or its arguments.
+        InputError: timm does not know the model or its arguments, or the weights are of another.
     """
     base = card.timm.split(".")[0]
     if not timm.is_model(base):
@@ -35,8 +36,11 @@ def build(card: Card, *, pretrained: bool = False) -> torch.nn.Module:
         raise InputError(f"timm has no model {base!r}; close names: {', '.join(close) or 'none'}")
     # JSON has lists where timm wants tuples.
     arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in card.arguments.items()}
+    if weights is not None:  # `custom_load` is for other files than safetensors
+        overlay = {"file": str(weights), "custom_load": False}
+        arguments |= {"pretrained": True, "pretrained_cfg_overlay": overlay}
     try:
-        network = timm.create_model(card.timm, pretrained=pretrained, num_classes=card.num_classes, **arguments)
+        network = timm.create_model(card.timm, num_classes=card.num_classes, **arguments)
     except (TypeError, RuntimeError, OSError) as error:
         raise InputError(f"timm cannot build {card.timm!r}: {' '.join(str(error).split())}") from None
     frozen: torch.nn.Module = network.eval().requires_grad_(False)
@@ -49,21 +53,52 @@ def load_classifier(folder: Path) -> Classifier:
     Raises:
         InputError: the weights are absent, altered, or of another shape than the network's.
     """
-    card, weights = read_card(folder), folder / "model.safetensors"
-    if card.sha256 is None:
-        network = build(card, pretrained=True)
-    else:
+    card, beside = read_card(folder), folder / WEIGHTS
+    if beside.exists():
+        _check_digest(beside, card)
         network = build(card)
-        _load_weights(network, weights, card.sha256)
+        _load_weights(network, beside)
+    elif card.revision is not None:
+        fetched, _ = fetch(card.timm, card.revision)
+        _check_digest(fetched, card)
+        network = build(card, weights=fetched)
+    else:
+        raise InputError(
+            f"{beside}: weights not found; `git checkout -- {beside}` restores what ships, and "
+            f"`python -m pipeline_lib pin {folder}` pins what the hub has"
+        )
     return Classifier(network, resolve_data_config(folder))
 
 
-def _load_weights(network: torch.nn.Module, path: Path, expected: str) -> None:
-    if not path.exists():
-        raise InputError(f"{path}: weights not found; `git checkout -- {path}` restores what ships")
+def fetch(name: str, revision: str | None) -> tuple[Path, str]:
+    """The weights of a timm name in the hub's cache, downloaded unless they are there, and their commit.
+
+    `revision` is a commit; none: that of the repository's main branch.
+
+    Raises:
+        InputError: timm knows no repository of this name, or the file cannot be had.
+    """
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError:  # no such tag
+        config = None
+    if config is None or not config.hf_hub_id:
+        raise InputError(f"timm knows no weights of {name!r} on the hub; put {WEIGHTS} beside model.json")
+    try:
+        path = Path(hf_hub_download(config.hf_hub_id, WEIGHTS, revision=revision))
+    except (OSError, ValueError) as error:
+        where = f"{config.hf_hub_id} at {revision or 'its main branch'}"
+        raise InputError(f"{where}: cannot fetch {WEIGHTS}: {' '.join(str(error).split())}") from None
+    return path, path.parent.name  # the cache has a folder a commit
+
+
+def _check_digest(path: Path, card: Card) -> None:
     found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != expected:
-        raise InputError(f"{path}: expected the weights with SHA-256 {expected[:12]}, found {found[:12]}")
+    if found != card.sha256:
+        raise InputError(f"{path}: expected the weights with SHA-256 {str(card.sha256)[:12]}, found {found[:12]}")
+
+
+def _load_weights(network: torch.nn.Module, path: Path) -> None:
     state, needed = load_file(checked(path)), network.state_dict()
     for name in sorted(state.keys() | needed.keys()):
         in_checkpoint = tuple(state[name].shape) if name in state else "nothing"

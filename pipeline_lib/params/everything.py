@@ -12,6 +12,7 @@ from pipeline_lib.params.calibrate import Calibrate
 from pipeline_lib.params.choose import Choose
 from pipeline_lib.params.distil import Distil
 from pipeline_lib.params.evaluate import Evaluate
+from pipeline_lib.params.names import Name, OwnName
 from pipeline_lib.params.prompts import Recipe
 from pipeline_lib.params.reconstruct import Method, Precision, Reconstruct
 from pipeline_lib.params.report import Report
@@ -30,13 +31,13 @@ class Params(Section):
 
     task: Task
     axes: Axes
-    prompts: dict[str, Recipe]
+    prompts: dict[OwnName, Recipe]
     synthesize: Synthesize
     calibrate: Calibrate
-    treatments: dict[str, Treatment]
+    treatments: dict[OwnName, Treatment]
     distil: Distil
-    precisions: dict[str, Precision]
-    methods: dict[str, Method]
+    precisions: dict[OwnName, Precision]
+    methods: dict[Name, Method]
     reconstruct: Reconstruct
     choose: Choose
     evaluate: Evaluate

@@ -5,24 +5,31 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pipeline_lib.params.base import Section
+from pipeline_lib.params.names import Name, OwnName, check_distinct
+from pipeline_lib.params.task import named_sources
 
 
 class StudyAxes(Section):
     """The lists that the matrices of the study's stages run over; all are empty where there is no study."""
 
-    recipes: list[str]
-    treated: list[str]  # recipes, each to be treated by every one of the treatments
-    treatments: list[str]
+    recipes: list[OwnName]
+    treated: list[OwnName]  # recipes, each to be treated by every one of the treatments
+    treatments: list[OwnName]
     baselines: list[Literal["noise", "distilled", "real"]]
-    domains: list[str]
-    models: list[str]
-    against: list[str]  # sources that all others are compared with, a comparison each
+    domains: list[Name]
+    models: list[Name]
+    against: list[Name]  # sources that all others are compared with, a comparison each
 
     @property
     def sources(self) -> list[str]:
         """Recipes, treated recipes as RECIPE-TREATMENT, and baselines."""
-        treated = [f"{recipe}-{treatment}" for recipe in self.treated for treatment in self.treatments]
-        return [*self.recipes, *treated, *self.baselines]
+        return [name for name, _ in self._described]
+
+    @property
+    def _described(self) -> list[tuple[str, str]]:
+        """The sources, and what each is in words."""
+        rendered = named_sources(self.recipes, self.treated, self.treatments)
+        return [*rendered, *((baseline, baseline) for baseline in self.baselines)]
 
     @model_validator(mode="after")
     def _treated_are_recipes(self) -> "StudyAxes":
@@ -32,15 +39,25 @@ class StudyAxes(Section):
             raise ValueError(f"against names sources; expected some of {', '.join(self.sources) or 'none'}")
         return self
 
+    @model_validator(mode="after")
+    def _paths_are_distinct(self) -> "StudyAxes":
+        check_distinct(
+            (f"data/study/{source}-{domain}-{model}", f"{words} on model {model} of domain {domain}")
+            for source, words in self._described
+            for domain in self.domains
+            for model in self.models
+        )
+        return self
+
 
 class StudyCells(Section):
     """What a cell of the study is."""
 
-    precisions: Annotated[list[str], Field(min_length=1)]
+    precisions: Annotated[list[OwnName], Field(min_length=1)]
     replicates: Annotated[int, Field(ge=1)]  # sets of images, each with its own seed of reconstruction
     images: Annotated[int, Field(ge=8)]  # of a calibration set
     block: Annotated[int, Field(ge=8)]  # rendered images that a replicate's set is taken from, filters drop the rest
-    judges: list[str]  # any number of recipes, whose images after the last block judge without labels
+    judges: list[OwnName]  # any number of recipes, whose images after the last block judge without labels
     judge_images: Annotated[int, Field(ge=1)]  # of each of them
     compared: Annotated[int, Field(ge=8)]  # labelled images that a calibration set is compared with
 

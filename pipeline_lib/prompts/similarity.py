@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline_lib.artifacts.records import read_json
+from pipeline_lib.artifacts.hub import locate
 from pipeline_lib.errors import InputError
-from pipeline_lib.reads import checked
 
 Similarities = npt.NDArray[np.float64]
 
@@ -20,19 +18,17 @@ def text_similarities(generator: Path, texts: Sequence[str]) -> Similarities:
     Captions of one form have nearly the same embedding; without their mean, what is left is what tells them apart.
 
     Raises:
-        InputError: the generator has no CLIP text encoder.
+        InputError: the folder holds no generator, or one without a CLIP text encoder.
     """
     import torch
     from transformers import CLIPTextModel, CLIPTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    hub = checked(generator) / "hub.json"
-    where: dict[str, Any] = read_json(hub) if hub.exists() else {"repository": str(generator), "revision": None}
-    source, revision = where["repository"], where["revision"]
+    source, revision = locate(generator)
     try:
-        tokenizer = CLIPTokenizer.from_pretrained(source, subfolder="tokenizer", revision=revision)
-        encoder = CLIPTextModel.from_pretrained(source, subfolder="text_encoder", revision=revision)
+        tokenizer = CLIPTokenizer.from_pretrained(source, subfolder="tokenizer", revision=revision or "main")
+        encoder = CLIPTextModel.from_pretrained(source, subfolder="text_encoder", revision=revision or "main")
     except (OSError, ValueError) as error:
         raise InputError(
             f"{generator}: recipes with `pairs: similar` or `dissimilar` need its CLIP text encoder: "

@@ -2,7 +2,6 @@
 
 import inspect
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,39 +14,14 @@ import torch
 import transformers
 from torch import Tensor
 
-from pipeline_lib.artifacts.records import read_json
+from pipeline_lib.artifacts.hub import locate
 from pipeline_lib.errors import InputError
 from pipeline_lib.params.synthesize import Synthesize
-from pipeline_lib.reads import checked
 
 # What `encode_prompt` returns in most of diffusers' pipelines: two tensors, or four (SDXL, Stable Diffusion 3).
 EMBEDDINGS = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
 
 Embedding = tuple[Tensor, ...]  # of one text: that of its tokens and, where the pipeline has one, the pooled
-
-
-def locate(folder: Path) -> tuple[str, str | None]:
-    """What to pass to `from_pretrained`: a local pipeline folder, or the repository and revision in its hub.json.
-
-    Raises:
-        InputError: the folder is absent or incomplete, or the revision is not pinned to a commit.
-    """
-    hub, index = folder / "hub.json", folder / "model_index.json"
-    if hub.exists():
-        pointer = read_json(hub)
-        revision = str(pointer.get("revision", ""))
-        if set(pointer) != {"repository", "revision"} or not re.fullmatch(r"[0-9a-f]{40}", revision):
-            raise InputError(f"{hub}: expected `repository` and a `revision` of 40 hex digits, found {pointer}")
-        return str(pointer["repository"]), revision
-    if not index.exists():
-        raise InputError(
-            f"{folder}: no generator here: expected model_index.json of a diffusers pipeline, or hub.json; "
-            "`task.generator` in params.yaml names the folder"
-        )
-    for component, (library, _) in {k: v for k, v in read_json(index).items() if isinstance(v, list)}.items():
-        if library and not (folder / component).is_dir():
-            raise InputError(f"{folder}: incomplete generator: model_index.json names {component}/, which is absent")
-    return str(checked(folder)), None
 
 
 def load_pipeline(folder: Path, params: Synthesize, device: torch.device) -> Any:

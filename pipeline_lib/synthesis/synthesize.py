@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_lib.artifacts.fingerprints import digest_path, fingerprint
+from pipeline_lib.artifacts.hub import locate
 from pipeline_lib.artifacts.records import iterate_lines, write_lines
 from pipeline_lib.artifacts.shards import read_records
 from pipeline_lib.artifacts.workdir import WorkDirectory
@@ -18,7 +19,6 @@ from pipeline_lib.params.runtime import Runtime
 from pipeline_lib.params.synthesize import Synthesize
 from pipeline_lib.progress import ProgressBar
 from pipeline_lib.synthesis.defects import Tally
-from pipeline_lib.synthesis.generator import locate
 from pipeline_lib.synthesis.plan import Shard, plan_shards, shard_name
 from pipeline_lib.synthesis.reuse import INDEX, EarlierDataset
 from pipeline_lib.synthesis.version import VERSION

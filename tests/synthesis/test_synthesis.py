@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 
 from pipeline_lib.artifacts.fingerprints import seed_of
+from pipeline_lib.artifacts.hub import locate
 from pipeline_lib.artifacts.records import read_lines, write_lines
 from pipeline_lib.artifacts.shards import read_shard
 from pipeline_lib.errors import InputError, RunError
 from pipeline_lib.params.base import read
 from pipeline_lib.params.runtime import Runtime
 from pipeline_lib.params.synthesize import Synthesize
+from pipeline_lib.prompts.similarity import text_similarities
 from pipeline_lib.synthesis import synthesize
-from pipeline_lib.synthesis.generator import locate
 from pipeline_lib.synthesis.plan import plan_shards
 from pipeline_lib.synthesis.synthesize import Synthesis
 
@@ -149,6 +150,14 @@ def test_generator_folders(workspace: Path) -> None:
         locate(hub)
     (hub / "hub.json").write_text(json.dumps({"repository": "a/b", "revision": "0" * 40}))
     assert locate(hub) == ("a/b", "0" * 40)
+    for repository in ("b", "world/generator/vae", "./world", "/world/generator", "../a/b", "a/../b", "a/b\n", ""):
+        (hub / "hub.json").write_text(json.dumps({"repository": repository, "revision": "0" * 40}))
+        with pytest.raises(InputError, match="OWNER/NAME"):
+            locate(hub)
+    (hub / "hub.json").write_text(json.dumps({"repository": "world/generator", "revision": "0" * 40}))
+    for reader in (locate, lambda folder: text_similarities(folder, ["a", "b"])):
+        with pytest.raises(InputError, match="world/generator is a folder here"):
+            reader(hub)
     shutil.rmtree(workspace / "world/generator/vae")
     with pytest.raises(InputError, match="vae/, which is absent"):
         locate(workspace / "world/generator")

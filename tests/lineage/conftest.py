@@ -1,0 +1,5 @@
+"""The finished pipeline of tests/pipeline, for tests that sign it."""
+
+from tests.pipeline.conftest import finished
+
+__all__ = ["finished"]
