@@ -125,7 +125,7 @@ def test_pin_of_weights_that_lie_beside_their_card(workspace: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     "command",
     [
-        ("calibrate", "noise", "resnet18"),
+        ("calibrate", "noise", "resnet18", "--images", "noise"),
         ("distil", "resnet18"),
         ("reconstruct", "noise", "resnet18", "w4a4"),
         ("evaluate_float", "resnet18"),
@@ -141,7 +141,7 @@ def test_stages_refuse_weights_that_are_not_pinned(
     shutil.copytree(folder, workspace / "world/classifiers/resnet18")
     calibration = workspace / "data/calibration/noise-resnet18"
     if command[0] == "reconstruct":
-        assert stage("calibrate", "noise", "resnet") == 0
+        assert stage("calibrate", "noise", "resnet", "--images", "noise") == 0
         (workspace / "data/calibration/noise-resnet").rename(calibration)
     capsys.readouterr()
     assert stage(*command) == 2
