@@ -1,16 +1,21 @@
 """The stages that dvc.yaml declares, each matrix expanded, and the runs that dvc.lock records."""
 
 import itertools
+import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline_lib.errors import InputError
 from pipeline_lib.yaml_file import read_yaml
 
 DVC_YAML, DVC_LOCK, PARAMS = Path("dvc.yaml"), Path("dvc.lock"), Path("params.yaml")
 NO_REPOSITORY = "run this in the repository, after `dvc repro`"
+STAGE_KEYS = {"cmd", "deps", "params", "outs", "desc", "meta", "frozen", "always_changed", "foreach", "do", "matrix"}
 
 
 @dataclass(frozen=True)
@@ -35,9 +40,30 @@ class Run:
     """A stage's last finished run, as dvc.lock has it: digests by path, values by dotted key."""
 
     name: str
+    command: str
     deps: dict[str, str]
     params: dict[str, Any]
     outs: dict[str, str]
+
+
+class _File(BaseModel):
+    """A dependency or an out, as an entry of dvc.lock has it."""
+
+    model_config = ConfigDict(strict=True)
+
+    path: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")]
+    md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}(\.dir)?$")]
+
+
+class _Entry(BaseModel):
+    """An entry of dvc.lock, as DVC writes them."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    cmd: str
+    deps: list[_File] = []
+    params: dict[str, dict[str, Any]] = {}
+    outs: list[_File] = []
 
 
 def script_of(command: str) -> str | None:
@@ -63,42 +89,75 @@ def declared_stages() -> dict[str, Declared]:
     """Every stage of dvc.yaml by its name, `evaluate@mixup-vit-w2a4` in a matrix.
 
     Raises:
-        InputError: a file is absent or not YAML.
+        InputError: a file is absent or not YAML, or a stage has another form than those of this project.
     """
     params = read_yaml(PARAMS, NO_REPOSITORY)
+    entries = read_yaml(DVC_YAML, NO_REPOSITORY).get("stages")
+    if not isinstance(entries, dict):
+        raise InputError(f"{DVC_YAML}: expected a mapping `stages`; `git checkout {DVC_YAML}` restores it")
     stages: dict[str, Declared] = {}
-    for base, entry in read_yaml(DVC_YAML, NO_REPOSITORY)["stages"].items():
-        stage = definition(entry)
-        for suffix, variables in _instances(entry, params):
-            name = f"{base}@{suffix}" if suffix else base
-            values = {**params, **variables}
-            stages[name] = Declared(
-                name,
-                command=_resolved(stage["cmd"], values),
-                deps=[_resolved(dep, values) for dep in stage.get("deps", [])],
-                params=[_resolved(key, values) for key in stage.get("params", [])],
-                outs=[_resolved(_path(out), values) for out in stage.get("outs", [])],
-                frozen=bool(stage.get("frozen", False)),
-            )
+    for base, entry in entries.items():
+        try:
+            unknown = (entry.keys() | definition(entry).keys()) - STAGE_KEYS
+            if unknown:
+                raise InputError(f"{DVC_YAML}: {base} has `{unknown.pop()}`, which the audit does not follow")
+            stages.update((stage.name, stage) for stage in _declared(base, entry, params))
+        except (AttributeError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{DVC_YAML}: stage {base} is malformed ({error}); `git diff` shows what changed"
+            ) from None
     return stages
 
 
-def finished_runs() -> dict[str, Run]:
-    """The runs of dvc.lock by stage, in the order of dvc.lock.
+def _declared(base: str, entry: dict[str, Any], params: dict[str, Any]) -> Iterator[Declared]:
+    stage = definition(entry)
+    for suffix, variables in _instances(entry, params):
+        values = {**params, **variables}
+        yield Declared(
+            f"{base}@{suffix}" if suffix else base,
+            command=_resolved(stage["cmd"], values),
+            deps=[posixpath.normpath(_resolved(dep, values)) for dep in stage.get("deps", [])],
+            params=[_resolved(key, values) for key in stage.get("params", [])],
+            outs=[posixpath.normpath(_resolved(_path(out), values)) for out in stage.get("outs", [])],
+            frozen=bool(stage.get("frozen", False)),
+        )
+
+
+def finished_runs() -> tuple[dict[str, Run], dict[str, str]]:
+    """The runs of dvc.lock by stage, in its order; and of the entries that are malformed, what is wrong with each.
 
     Raises:
-        InputError: there is none, or it is not YAML.
+        InputError: there is no dvc.lock, or it is not YAML.
     """
-    stages = read_yaml(DVC_LOCK, NO_REPOSITORY).get("stages") or {}
-    return {
-        name: Run(
-            name,
-            {dep["path"]: dep["md5"] for dep in entry.get("deps", [])},
-            dict(entry.get("params", {}).get(str(PARAMS), {})),
-            {out["path"]: out["md5"] for out in entry.get("outs", [])},
-        )
-        for name, entry in stages.items()
-    }
+    entries = read_yaml(DVC_LOCK, NO_REPOSITORY).get("stages") or {}
+    if not isinstance(entries, dict):
+        raise InputError(f"{DVC_LOCK}: expected a mapping `stages`; `git checkout {DVC_LOCK}` restores it")
+    runs: dict[str, Run] = {}
+    faults: dict[str, str] = {}
+    for name, content in entries.items():
+        try:
+            entry = _Entry.model_validate(content)
+            runs[str(name)] = Run(
+                str(name),
+                entry.cmd,
+                _digests(entry.deps),
+                entry.params.get(str(PARAMS), {}),
+                _digests(entry.outs),
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            faults[str(name)] = f"{'.'.join(map(str, first['loc'])) or 'entry'}: {first['msg']}"
+        except InputError as error:
+            faults[str(name)] = str(error)
+    return runs, faults
+
+
+def _digests(files: list[_File]) -> dict[str, str]:
+    digests = {file.path: file.md5 for file in files}
+    for file in files:
+        if digests[file.path] != file.md5:
+            raise InputError(f"{file.path} has two digests")
+    return digests
 
 
 def _path(out: Any) -> str:
