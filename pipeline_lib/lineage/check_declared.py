@@ -110,19 +110,18 @@ def committed(repository: Repository, stages: Collection[str]) -> Iterator[Probl
 
 def imports(repository: Repository, stages: Collection[str]) -> Iterator[Problem]:
     """Every stage declares the modules that it imports."""
-    readers: dict[tuple[Path, str], list[str]] = defaultdict(list)
+    by_script: dict[tuple[str, tuple[str, ...]], list[str]] = defaultdict(list)
     for stage in stages:
         now = repository.declared.get(stage)
-        if now is None or now.script is None or not Path(now.script).exists():
-            continue  # other checks say so of a stage that dvc.yaml lacks, and of a file that is not there
+        if now is not None and now.script is not None and Path(now.script).exists():
+            by_script[now.script, tuple(filter(is_code, now.deps))].append(stage)
+    for (script, code), importers in by_script.items():  # others say so of a stage or a script that is not there
         try:
-            for module in undeclared(Path(now.script), filter(is_code, now.deps), Path()):
-                readers[module, now.script].append(stage)
+            for module in undeclared(Path(script), code, Path()):
+                evidence = f"imported by {script}, but no dependency of {listed(importers)}"
+                yield Problem("FAIL", module.as_posix(), evidence, tuple(importers))
         except (SyntaxError, ValueError) as error:
-            yield Problem("FAIL", now.script, f"its imports cannot be read: {error}", (stage,))
-    for (module, script), importers in readers.items():
-        evidence = f"imported by {script}, but no dependency of {listed(importers)}"
-        yield Problem("FAIL", module.as_posix(), evidence, tuple(importers))
+            yield Problem("FAIL", script, f"its imports cannot be read: {error}", tuple(importers))
 
 
 def _first_difference(key: str, then: Any, now: Any) -> str:
