@@ -7,6 +7,7 @@ from typing import Any
 import typer
 
 from pipeline_lib.errors import exit_code
+from pipeline_lib.params.base import values_read
 
 
 def guarded(function: Callable[..., Any]) -> Callable[..., None]:
@@ -21,6 +22,7 @@ def guarded(function: Callable[..., Any]) -> Callable[..., None]:
 
 def run(main: Callable[..., Any]) -> None:
     """Parse the command line into the arguments of a stage's main, and run it."""
+    values_read.clear()  # of a stage that ran in this process before
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(guarded(main))
     app()

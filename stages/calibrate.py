@@ -1,11 +1,10 @@
 """Assemble a calibration set from rendered shards, noise or real images, at a model's input size."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from pipeline_lib.artifacts.provenance import recorded
 from pipeline_lib.calibration import sources
 from pipeline_lib.calibration.assemble import assemble
 from pipeline_lib.calibration.preview import write_preview
@@ -14,23 +13,32 @@ from pipeline_lib.models.card import resolve_data_config
 from pipeline_lib.params.base import read
 from pipeline_lib.params.calibrate import Calibrate
 from pipeline_lib.params.task import Task
+from pipeline_lib.provenance.record import Kind, recorded
 
 
 def main(
-    source: Annotated[str, typer.Argument(help="noise, real, or a recipe that is rendered in data/synthetic.")],
+    source: Annotated[
+        str, typer.Argument(help="A recipe that is rendered in data/synthetic, or a name of the axes noise, real.")
+    ],
     model: Annotated[str, typer.Argument(help="A folder below `task.classifiers`.")],
+    images: Annotated[Literal["rendered", "noise", "real"], typer.Option(help="What the source is.")],
 ) -> None:
     """Write data/calibration/SOURCE-MODEL/, images.npy and samples.csv, and a few of them to data/preview/."""
     params, task, name = read(Calibrate, "calibrate"), read(Task, "task"), f"{source}-{model}"
-    data_config = resolve_data_config(Path(task.classifiers) / model)
-    if source == "noise":
-        samples = sources.noise(params.count, params.seed, data_config)
-    elif source == "real":
-        samples = sources.real(Path(task.real))
-    else:
-        samples = sources.synthetic(Path("data/synthetic") / source)
     out, preview = Path("data/calibration") / name, Path("data/preview") / name
-    with recorded("calibrate", name, ("pillow", "numpy"), [out, preview]) as facts:
+    classifier, rendered, real = Path(task.classifiers) / model, Path("data/synthetic") / source, Path(task.real)
+    inputs: dict[Path, Kind] = {classifier: "classifier weights"}
+    if images != "noise":
+        inputs |= {rendered: "made"} if images == "rendered" else {real: "real images"}
+    with recorded("calibrate", name, ("pillow", "numpy"), [out, preview], inputs) as facts:
+        data_config = resolve_data_config(classifier)
+        match images:
+            case "rendered":
+                samples = sources.synthetic(rendered)
+            case "noise":
+                samples = sources.noise(params.count, params.seed, data_config)
+            case "real":
+                samples = sources.real(real)
         facts |= assemble(samples, params.count, data_config, out)
         write_preview(out, params.preview, preview)
 

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from pipeline_lib.artifacts.provenance import recorded
 from pipeline_lib.calibration.distil import distil
 from pipeline_lib.calibration.preview import write_preview
 from pipeline_lib.command import run
@@ -15,6 +14,7 @@ from pipeline_lib.params.calibrate import Calibrate
 from pipeline_lib.params.distil import Distil
 from pipeline_lib.params.runtime import Runtime
 from pipeline_lib.params.task import Task
+from pipeline_lib.provenance.record import Kind, recorded
 
 
 def main(model: Annotated[str, typer.Argument(help="A folder below `task.classifiers`.")]) -> None:
@@ -22,8 +22,10 @@ def main(model: Annotated[str, typer.Argument(help="A folder below `task.classif
     params, calibrate, task = read(Distil, "distil"), read(Calibrate, "calibrate"), read(Task, "task")
     device, name = resolve_device(read(Runtime, "runtime")), f"distilled-{model}"
     out, preview = Path("data/calibration") / name, Path("data/preview") / name
-    with recorded("distil", name, ("torch", "timm", "numpy"), [out, preview]) as facts:
-        facts |= distil(Path(task.classifiers) / model, params, calibrate.count, params.seed, device, out)
+    classifier = Path(task.classifiers) / model
+    inputs: dict[Path, Kind] = {classifier: "classifier weights"}
+    with recorded("distil", name, ("torch", "timm", "numpy"), [out, preview], inputs) as facts:
+        facts |= distil(classifier, params, calibrate.count, params.seed, device, out)
         write_preview(out, calibrate.preview, preview)
 
 

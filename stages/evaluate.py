@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from pipeline_lib.artifacts.provenance import recorded
 from pipeline_lib.command import run
 from pipeline_lib.evaluation.evaluate import Inputs, evaluate_cell
 from pipeline_lib.models.device import resolve_device
@@ -14,6 +13,7 @@ from pipeline_lib.params.evaluate import Evaluate
 from pipeline_lib.params.runtime import Runtime
 from pipeline_lib.params.task import Task
 from pipeline_lib.prompts.vocabulary import read_vocabulary
+from pipeline_lib.provenance.record import Kind, recorded
 
 PACKAGES = ("torch", "timm", "torchvision", "pillow", "scipy")
 OUT = Path("data/evaluation")
@@ -27,18 +27,21 @@ def main(
     """Write data/evaluation/SOURCE-MODEL-PRECISION/."""
     params, task = read(Evaluate, "evaluate"), read(Task, "task")
     cell = f"{source}-{model}-{precision}"
-    inputs = Inputs(
+    classes, labelled, classifier = Path(task.classes), Path(task.labelled), Path(task.classifiers) / model
+    looked_at = Inputs(
         quantized=Path("data/quantized") / cell,
         float_evaluation=OUT / f"float-{model}",
-        classifier=Path(task.classifiers) / model,
+        classifier=classifier,
         preview=Path("data/preview") / f"{source}-{model}",
-        labelled=Path(task.labelled),
+        labelled=labelled,
     )
-    names = [entry.name for entry in read_vocabulary(Path(task.classes))]
+    inputs: dict[Path, Kind] = {classes: "text", labelled: "labelled images", classifier: "classifier weights"}
+    inputs |= {looked_at.quantized: "made", looked_at.float_evaluation: "made", looked_at.preview: "made"}
     device = resolve_device(read(Runtime, "runtime"))
     axes = {"source": source, "model": model, "precision": precision}
-    with recorded("evaluate", cell, PACKAGES, [OUT / cell]) as facts:
-        facts |= evaluate_cell(axes, inputs, names, params, device, OUT / cell)
+    with recorded("evaluate", cell, PACKAGES, [OUT / cell], inputs) as facts:
+        names = [entry.name for entry in read_vocabulary(classes)]
+        facts |= evaluate_cell(axes, looked_at, names, params, device, OUT / cell)
 
 
 if __name__ == "__main__":

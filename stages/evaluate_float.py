@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from pipeline_lib.artifacts.provenance import recorded
 from pipeline_lib.command import run
 from pipeline_lib.evaluation.evaluate_float import evaluate_float
 from pipeline_lib.models.device import resolve_device
@@ -14,6 +13,7 @@ from pipeline_lib.params.evaluate import Evaluate
 from pipeline_lib.params.runtime import Runtime
 from pipeline_lib.params.task import Task
 from pipeline_lib.prompts.vocabulary import read_vocabulary
+from pipeline_lib.provenance.record import Kind, recorded
 
 PACKAGES = ("torch", "timm", "torchvision", "pillow", "scipy")
 
@@ -21,10 +21,11 @@ PACKAGES = ("torch", "timm", "torchvision", "pillow", "scipy")
 def main(model: Annotated[str, typer.Argument(help="A folder below `task.classifiers`.")]) -> None:
     """Write data/evaluation/float-MODEL/."""
     params, task = read(Evaluate, "evaluate"), read(Task, "task")
-    names = [entry.name for entry in read_vocabulary(Path(task.classes))]
-    classifier, labelled = Path(task.classifiers) / model, Path(task.labelled)
+    classes, classifier, labelled = Path(task.classes), Path(task.classifiers) / model, Path(task.labelled)
+    inputs: dict[Path, Kind] = {classes: "text", classifier: "classifier weights", labelled: "labelled images"}
     device, out = resolve_device(read(Runtime, "runtime")), Path("data/evaluation") / f"float-{model}"
-    with recorded("evaluate", out.name, PACKAGES, [out]) as facts:
+    with recorded("evaluate", out.name, PACKAGES, [out], inputs) as facts:
+        names = [entry.name for entry in read_vocabulary(classes)]
         facts |= evaluate_float(classifier, labelled, names, params, device, out)
 
 

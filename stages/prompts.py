@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from pipeline_lib.artifacts.provenance import recorded
 from pipeline_lib.artifacts.records import write_lines
 from pipeline_lib.command import run
 from pipeline_lib.params.base import read
@@ -13,14 +12,16 @@ from pipeline_lib.params.prompts import read_recipe
 from pipeline_lib.params.task import Task
 from pipeline_lib.prompts.strategies import Surroundings, write_prompts
 from pipeline_lib.prompts.vocabulary import read_vocabulary
+from pipeline_lib.provenance.record import Kind, recorded
 
 
 def main(recipe: Annotated[str, typer.Argument(help="A key of `prompts` in params.yaml.")]) -> None:
     """Write data/prompts/RECIPE.jsonl: a line a sample."""
     params, task = read_recipe(recipe), read(Task, "task")
-    surroundings = Surroundings(read_vocabulary(Path(task.classes)), Path(task.generator))
-    out = Path("data/prompts") / f"{recipe}.jsonl"
-    with recorded("prompts", recipe, (), [out]) as facts:
+    classes, generator, out = Path(task.classes), Path(task.generator), Path("data/prompts") / f"{recipe}.jsonl"
+    inputs: dict[Path, Kind] = {classes: "text", generator: "generator weights", Path(params.reads): "text"}
+    with recorded("prompts", recipe, (), [out], inputs) as facts:
+        surroundings = Surroundings(read_vocabulary(classes), generator)
         write_lines(out, write_prompts(recipe, params, surroundings))
         facts["prompts"] = params.count
 

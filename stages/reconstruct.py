@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from pipeline_lib.artifacts.provenance import recorded
 from pipeline_lib.calibration.sets import IMAGES
 from pipeline_lib.command import run
 from pipeline_lib.models.device import resolve_device
@@ -13,6 +12,7 @@ from pipeline_lib.params.base import read
 from pipeline_lib.params.reconstruct import Method, Precision, Reconstruct
 from pipeline_lib.params.runtime import Runtime
 from pipeline_lib.params.task import Task
+from pipeline_lib.provenance.record import Kind, recorded
 from pipeline_lib.quantization.quantize import Quantization, quantize
 
 
@@ -31,9 +31,11 @@ def main(
         cache_gib=runtime.cache_gib,
     )
     cell = f"{source}-{model}-{precision}"
-    calibration, out = Path("data/calibration") / f"{source}-{model}" / IMAGES, Path("data/quantized") / cell
-    with recorded("reconstruct", cell, ("torch", "timm", "safetensors"), [out]) as facts:
-        facts |= quantize(calibration, Path(task.classifiers) / model, how, out, f"reconstruct@{cell}")
+    calibration, out = Path("data/calibration") / f"{source}-{model}", Path("data/quantized") / cell
+    classifier = Path(task.classifiers) / model
+    inputs: dict[Path, Kind] = {calibration: "made", classifier: "classifier weights"}
+    with recorded("reconstruct", cell, ("torch", "timm", "safetensors"), [out], inputs) as facts:
+        facts |= quantize(calibration / IMAGES, classifier, how, out, f"reconstruct@{cell}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
 """Quantize on one source, replicate by replicate, and measure: one row of cells of the study."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from pipeline_lib.artifacts.provenance import recorded
 from pipeline_lib.command import run
 from pipeline_lib.models.device import resolve_device
 from pipeline_lib.params.base import read
@@ -15,25 +14,28 @@ from pipeline_lib.params.reconstruct import Method, Precision, Reconstruct
 from pipeline_lib.params.runtime import Runtime
 from pipeline_lib.params.study import Study
 from pipeline_lib.params.treatments import Treatment
+from pipeline_lib.provenance.record import Kind, recorded
 from pipeline_lib.study.cells import StudySettings, run_cells
 from pipeline_lib.study.sets import StudySource
 
 
 def main(
-    source: Annotated[str, typer.Argument(help="A recipe, or noise, distilled or real.")],
+    source: Annotated[str, typer.Argument(help="A recipe that is rendered in data/synthetic, or a baseline.")],
     domain: Annotated[str, typer.Argument(help="A folder below `study.world`'s classifiers and test.")],
     model: Annotated[str, typer.Argument(help="A classifier of the domain.")],
+    images: Annotated[Literal["rendered", "noise", "distilled", "real"], typer.Option(help="What the source is.")],
     treatment: Annotated[str, typer.Option(help="A key of `treatments`: what is done to the recipe's images.")] = "",
 ) -> None:
     """Write data/study/SOURCE-DOMAIN-MODEL/: every precision and replicate. A killed run continues at the next cell."""
     study, params, runtime = read(Study, "study"), read(Reconstruct, "reconstruct"), read(Runtime, "runtime")
     world, name = Path(study.world), f"{source}-{treatment}" if treatment else source
     out = Path("data/study") / f"{name}-{domain}-{model}"
-    stage = "study-treated" if treatment else "study-baseline" if source in study.axes.baselines else "study"
-    images = StudySource(
+    stage = "study-treated" if treatment else "study" if images == "rendered" else "study-baseline"
+    chosen = StudySource(
         name=source,
+        images=images,
         treatment=read(Treatment, f"treatments.{treatment}") if treatment else None,
-        distil=read(Distil, "distil") if source == "distilled" else None,
+        distil=read(Distil, "distil") if images == "distilled" else None,
         synthetic=Path("data/synthetic"),
         real=world / "real" / f"{domain}.tar",
         classifier=world / "classifiers" / domain / model,
@@ -47,8 +49,13 @@ def main(
         device=resolve_device(runtime, tf32=params.tf32),
         cache_gib=runtime.cache_gib,
     )
-    with recorded("study", out.name, ("torch", "timm", "scipy"), [out]) as facts:
-        facts |= run_cells(images, world / "test" / domain, settings, out, f"{stage}@{out.name}")
+    labelled = world / "test" / domain
+    inputs: dict[Path, Kind] = {chosen.classifier: "classifier weights", labelled: "labelled images"}
+    inputs[chosen.synthetic] = "made"
+    if images == "real":
+        inputs[chosen.real] = "real images"
+    with recorded("study", out.name, ("torch", "timm", "scipy"), [out], inputs) as facts:
+        facts |= run_cells(chosen, labelled, settings, out, f"{stage}@{out.name}")
 
 
 if __name__ == "__main__":

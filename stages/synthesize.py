@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from pipeline_lib.artifacts.provenance import recorded
 from pipeline_lib.command import run
 from pipeline_lib.errors import InputError
 from pipeline_lib.params.base import read
@@ -14,6 +13,7 @@ from pipeline_lib.params.runtime import Runtime
 from pipeline_lib.params.synthesize import Synthesize
 from pipeline_lib.params.task import Task
 from pipeline_lib.progress import notice
+from pipeline_lib.provenance.record import Kind, recorded
 from pipeline_lib.synthesis.synthesize import Synthesis
 
 PACKAGES = ("torch", "diffusers", "transformers", "pillow", "webdataset")
@@ -33,15 +33,16 @@ def main(
     if work_only != bool(bounds):
         raise InputError(f"--work-only goes with --shards A-B, two numbers, and the other way round; found {shards!r}")
     params, task, runtime = read(Synthesize, "synthesize"), read(Task, "task"), read(Runtime, "runtime")
-    prompts = Path("data/prompts") / f"{recipe}.jsonl"
-    synthesis = Synthesis(recipe, prompts, Path(task.generator), params, runtime)
+    prompts, generator = Path("data/prompts") / f"{recipe}.jsonl", Path(task.generator)
     if bounds:
+        synthesis = Synthesis(recipe, prompts, generator, params, runtime)
         facts = synthesis.work_on(*map(int, bounds.groups()))
         notice(f"shards {shards} of {recipe} are done, {facts['images_rendered_in_this_run']} images in this run")
         return
     out = Path("data/synthetic") / recipe
-    with recorded("synthesize", recipe, PACKAGES, [out]) as facts:
-        facts |= synthesis.run(out)
+    inputs: dict[Path, Kind] = {prompts: "made", generator: "generator weights"}
+    with recorded("synthesize", recipe, PACKAGES, [out], inputs) as facts:
+        facts |= Synthesis(recipe, prompts, generator, params, runtime).run(out)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from pipeline_lib.artifacts.provenance import recorded
 from pipeline_lib.calibration import sources
 from pipeline_lib.calibration.preview import write_preview
 from pipeline_lib.calibration.treat import treat
@@ -16,6 +15,7 @@ from pipeline_lib.params.calibrate import Calibrate
 from pipeline_lib.params.runtime import Runtime
 from pipeline_lib.params.task import Task
 from pipeline_lib.params.treatments import Treatment
+from pipeline_lib.provenance.record import Kind, recorded
 
 
 def main(
@@ -27,10 +27,12 @@ def main(
     chosen, params = read(Treatment, f"treatments.{treatment}"), read(Calibrate, "calibrate")
     task, device = read(Task, "task"), resolve_device(read(Runtime, "runtime"))
     name = f"{recipe}-{treatment}-{model}"
-    samples = sources.synthetic(Path("data/synthetic") / recipe)
+    dataset, classifier = Path("data/synthetic") / recipe, Path(task.classifiers) / model
     out, preview = Path("data/calibration") / name, Path("data/preview") / name
-    with recorded("treat", name, ("torch", "timm", "pillow", "numpy"), [out, preview]) as facts:
-        facts |= treat(samples, chosen, Path(task.classifiers) / model, params.count, params.seed, device, out)
+    inputs: dict[Path, Kind] = {dataset: "made", classifier: "classifier weights"}
+    with recorded("treat", name, ("torch", "timm", "pillow", "numpy"), [out, preview], inputs) as facts:
+        samples = sources.synthetic(dataset)
+        facts |= treat(samples, chosen, classifier, params.count, params.seed, device, out)
         write_preview(out, params.preview, preview)
 
 

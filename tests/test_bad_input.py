@@ -45,7 +45,7 @@ def rendered(workspace: Path, stage: Stage) -> Path:
 
 
 def calibrated(stage: Stage, model: str = "resnet") -> None:
-    assert stage("calibrate", "noise", model) == 0
+    assert stage("calibrate", "noise", model, "--images", "noise") == 0
 
 
 def test_unknown_and_mistyped_params(workspace: Path, refused: Callable[..., None]) -> None:
@@ -80,7 +80,7 @@ def test_unknown_timm_model(workspace: Path, stage: Stage, refused: Callable[...
     card = workspace / "world/classifiers/resnet/model.json"
     card.write_text(json.dumps({**json.loads(card.read_text()), "timm": "resnet81"}))
     refused("timm has no model 'resnet81'", "reconstruct", "noise", "resnet", "w2a4")
-    refused("no classifier here", "calibrate", "noise", "absent")
+    refused("no classifier here", "calibrate", "noise", "absent", "--images", "noise")
 
 
 def test_checkpoint_of_another_shape_and_altered(workspace: Path, stage: Stage, refused: Callable[..., None]) -> None:
@@ -98,21 +98,21 @@ def test_truncated_altered_and_missing_shard(rendered: Path, refused: Callable[.
     shard = rendered / "000001.tar"
     whole = shard.read_bytes()
     shard.write_bytes(whole[: len(whole) // 2])
-    refused("000001.tar: truncated or damaged shard", "calibrate", "single", "resnet")
+    refused("000001.tar: truncated or damaged shard", "calibrate", "single", "resnet", "--images", "rendered")
     altered = bytearray(whole)
     altered[whole.index(b"IDAT") + 9] ^= 1
     shard.write_bytes(altered)
-    refused("was altered", "calibrate", "single", "resnet")
+    refused("was altered", "calibrate", "single", "resnet", "--images", "rendered")
     (rendered / "000002.tar").rename(shard)
-    refused("is not what", "calibrate", "single", "resnet")
+    refused("is not what", "calibrate", "single", "resnet", "--images", "rendered")
     shard.unlink()
-    refused("shard not found", "calibrate", "single", "resnet")
+    refused("shard not found", "calibrate", "single", "resnet", "--images", "rendered")
 
 
 def test_fewer_images_than_asked_for(workspace: Path, rendered: Path, refused: Callable[..., None]) -> None:
     edit_params(workspace / "params.yaml", **{"calibrate.count": 25})
-    refused("asked for 25 images", "calibrate", "single", "resnet")
-    refused("asked for 25 images", "calibrate", "real", "resnet")
+    refused("asked for 25 images", "calibrate", "single", "resnet", "--images", "rendered")
+    refused("asked for 25 images", "calibrate", "real", "resnet", "--images", "real")
 
 
 def test_all_held_out(workspace: Path, stage: Stage, refused: Callable[..., None]) -> None:

@@ -60,8 +60,8 @@ def explained(docstring: str) -> set[str]:
 
 
 def modules() -> list[Path]:
-    files = [*ROOT.glob("pipeline_lib/**/*.py"), *ROOT.glob("stages/*.py")]
-    commands = ROOT / "pipeline_lib/commands"  # typer prints their docstrings, and `help` of each parameter
+    files = ROOT.glob("pipeline_lib/**/*.py")  # of stages and commands typer prints `help` of each parameter
+    commands = ROOT / "pipeline_lib/commands"
     return sorted(file for file in files if file not in BACKENDS and file.parent != commands)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline_lib.artifacts.files import dvc_digest, md5
 from pipeline_lib.errors import RunError
+from pipeline_lib.reads import allow
 from pipeline_lib.yaml_file import read_yaml
 
 LOCK = Path("dvc.lock")
@@ -107,4 +108,6 @@ def cache_folder() -> Path:
     result = subprocess.run([sys.executable, "-m", "dvc", "cache", "dir"], capture_output=True, text=True, check=False)
     if result.returncode:
         raise RunError(f"`dvc cache dir` failed: {' '.join(result.stderr.split())}")
-    return Path(result.stdout.strip())
+    folder = Path(result.stdout.strip())
+    allow(folder)  # a stage may read what DVC keeps of its last run
+    return folder

@@ -14,6 +14,7 @@ from pipeline_lib.artifacts.files import atomic, atomic_directory, install, sha2
 from pipeline_lib.artifacts.fingerprints import fingerprint
 from pipeline_lib.artifacts.records import read_json, write_json
 from pipeline_lib.errors import InputError, RunError
+from pipeline_lib.reads import allow
 
 IDENTITY = "identity.json"
 PUBLISHED = "published"  # file of a directory whose work is finished; it names the out
@@ -61,6 +62,7 @@ class WorkDirectory:
             InputError: another process works in it, or it was made for something else.
         """
         work = cls(stage, identity, part)
+        allow(work.path.parent)  # which the stage reads, the locks and the finished work of its other runs too
         work.units.mkdir(parents=True, exist_ok=True)
         with ExitStack() as locks:
             work._lock(locks, part)

@@ -20,7 +20,6 @@ from pipeline_lib.lineage.croissant import dataset_description
 from pipeline_lib.lineage.dependencies import with_dependencies
 from pipeline_lib.lineage.findings import Check, Problem
 from pipeline_lib.lineage.orphans import find_orphans
-from pipeline_lib.lineage.pipeline import DVC_YAML
 from pipeline_lib.lineage.plan import difference_lines, planned_reruns
 from pipeline_lib.lineage.repository import Repository
 from pipeline_lib.lineage.trace import samples_of_class, trace_sample
@@ -29,6 +28,7 @@ from pipeline_lib.params.runtime import Runtime
 from pipeline_lib.params.synthesize import Synthesize
 from pipeline_lib.params.task import Task
 from pipeline_lib.prompts.vocabulary import read_vocabulary
+from pipeline_lib.provenance.dvc_file import DVC_YAML
 
 app = typer.Typer()
 

@@ -11,8 +11,9 @@ from typing import Any
 from pipeline_lib.lineage.closure import undeclared
 from pipeline_lib.lineage.findings import Problem, Status, listed
 from pipeline_lib.lineage.graph import is_code
-from pipeline_lib.lineage.pipeline import DVC_LOCK, DVC_YAML, lookup
+from pipeline_lib.lineage.pipeline import DVC_LOCK
 from pipeline_lib.lineage.repository import Repository
+from pipeline_lib.provenance.dvc_file import DVC_YAML, lookup
 
 STAGE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*(@[a-z0-9][a-z0-9_-]*)?")
 OUT_PATH = re.compile(r"([a-z0-9][a-z0-9._-]*/)*[a-z0-9][a-z0-9._-]*")

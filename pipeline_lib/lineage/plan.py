@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline_lib.lineage.pipeline import Run, lookup
+from pipeline_lib.lineage.pipeline import Run
 from pipeline_lib.lineage.repository import Repository
+from pipeline_lib.provenance.dvc_file import lookup
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_lib.artifacts.dvc_cache import cache_folder
-from pipeline_lib.artifacts.provenance import ROOT
 from pipeline_lib.errors import InputError
 from pipeline_lib.lineage.graph import Graph
 from pipeline_lib.lineage.hashing import Hasher
 from pipeline_lib.lineage.history import History
-from pipeline_lib.lineage.pipeline import NO_REPOSITORY, PARAMS, declared_stages, finished_runs
+from pipeline_lib.lineage.pipeline import finished_runs
 from pipeline_lib.lineage.records import Record, read_record
+from pipeline_lib.provenance.dvc_file import NO_REPOSITORY, PARAMS, declared_stages
+from pipeline_lib.provenance.record import ROOT
 from pipeline_lib.yaml_file import read_yaml
 
 CHECKPOINTS, DATASETS, CALIBRATIONS = "data/quantized", "data/synthetic", "data/calibration"

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.card import Card, read_card, resolve_data_config
+from pipeline_lib.reads import checked
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def _load_weights(network: torch.nn.Module, path: Path, expected: str) -> None:
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != expected:
         raise InputError(f"{path}: expected the weights with SHA-256 {expected[:12]}, found {found[:12]}")
-    state, needed = load_file(path), network.state_dict()
+    state, needed = load_file(checked(path)), network.state_dict()
     for name in sorted(state.keys() | needed.keys()):
         has = tuple(state[name].shape) if name in state else "nothing"
         wants = tuple(needed[name].shape) if name in needed else "nothing"

@@ -27,6 +27,8 @@ class Section(BaseModel):
 
 T = TypeVar("T")
 
+values_read: dict[str, Any] = {}  # what `read` found in this process, by key; it goes into the record of a stage
+
 
 def load(path: Path = PARAMS_FILE) -> dict[str, Any]:
     """The whole file as plain values."""
@@ -57,6 +59,7 @@ def read(model: type[T], key: str, path: Path = PARAMS_FILE) -> T:
             known = ", ".join(value) if isinstance(value, dict) else "nothing"
             raise InputError(f"{path}: no key `{key}`; there is {known}")
         value = value[part]
+    values_read[key] = value
     return validate(model, value, key, path)
 
 

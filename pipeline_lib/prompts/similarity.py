@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from pipeline_lib.artifacts.records import read_json
 from pipeline_lib.errors import InputError
+from pipeline_lib.reads import checked
 
 Similarities = npt.NDArray[np.float64]
 
@@ -26,7 +27,7 @@ def text_similarities(generator: Path, texts: Sequence[str]) -> Similarities:
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    hub = generator / "hub.json"
+    hub = checked(generator) / "hub.json"
     where: dict[str, Any] = read_json(hub) if hub.exists() else {"repository": str(generator), "revision": None}
     source, revision = where["repository"], where["revision"]
     try:

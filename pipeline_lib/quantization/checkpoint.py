@@ -18,6 +18,7 @@ from pipeline_lib.quantization.packing import pack, unpack
 from pipeline_lib.quantization.prepare import Prepared, prepare
 from pipeline_lib.quantization.quantizers import quantizers
 from pipeline_lib.quantization.scheme import Scheme
+from pipeline_lib.reads import checked
 
 FORMAT = 2
 MODEL, NEAREST, DESCRIPTION = "model.safetensors", "nearest.safetensors", "quantization.json"
@@ -65,7 +66,7 @@ def restore(path: Path, module: nn.Module) -> None:
         InputError: the file is damaged, or holds other tensors than the module needs.
     """
     try:
-        state = load_file(path)
+        state = load_file(checked(path))
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: unreadable ({error}); `dvc checkout` restores it") from None
     needed = _skeleton(module)

@@ -82,7 +82,7 @@ def run_cells(source: StudySource, labelled: Path, settings: StudySettings, out:
         "out": out.name,
         "classifier": digest_path(source.classifier),
         "labelled": digest_path(labelled),
-        "images": [digest_path(path) for path in (source.synthetic / source.name, source.real) if path.exists()],
+        "images": [digest_path(path) for path in source.read_from],
         "judges": [digest_path(source.synthetic / judge) for judge in cells.judges],
         "params": [section.differences() for section in sections if section],
         "precisions": {name: precision.differences() for name, precision in settings.precisions.items()},

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,12 +27,18 @@ from pipeline_lib.params.treatments import Treatment
 class StudySource:
     """Where the images of a cell come from: a recipe, perhaps treated, or a baseline; and for which classifier."""
 
-    name: str  # of a recipe, or noise, distilled, real
+    name: str  # of a recipe or a baseline
+    images: Literal["rendered", "noise", "distilled", "real"]  # whatever its name
     treatment: Treatment | None
-    distil: Distil | None  # where the name is distilled
+    distil: Distil | None  # of distilled images
     synthetic: Path  # folder of rendered datasets
     real: Path
     classifier: Path
+
+    @property
+    def read_from(self) -> list[Path]:
+        """The images that a set is drawn from; none of those that are made here."""
+        return {"rendered": [self.synthetic / self.name], "real": [self.real]}.get(self.images, [])
 
     def write(self, replicate: int, cells: StudyCells, device: torch.device, out: Path) -> None:
         """Write the replicate's calibration set into `out`, as the stages before reconstruction do.
@@ -49,9 +56,9 @@ class StudySource:
             treat(self._block(replicate, cells), self.treatment, self.classifier, cells.images, replicate, device, out)
         else:
             samples: Iterable[Sample]
-            if self.name == "noise":
+            if self.images == "noise":
                 samples = sources.noise(cells.images, replicate, data_config)
-            elif self.name == "real":
+            elif self.images == "real":
                 samples = _shuffled(sources.real(self.real), replicate)
             else:
                 samples = self._block(replicate, cells)

@@ -18,6 +18,7 @@ from torch import Tensor
 from pipeline_lib.artifacts.records import read_json
 from pipeline_lib.errors import InputError
 from pipeline_lib.params.synthesize import Synthesize
+from pipeline_lib.reads import checked
 
 # What `encode_prompt` returns in most of diffusers' pipelines: two tensors, or four (SDXL, Stable Diffusion 3).
 EMBEDDINGS = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
@@ -46,7 +47,7 @@ def locate(folder: Path) -> tuple[str, str | None]:
     for component, (library, _) in {k: v for k, v in read_json(index).items() if isinstance(v, list)}.items():
         if library and not (folder / component).is_dir():
             raise InputError(f"{folder}: incomplete generator: model_index.json names {component}/, which is absent")
-    return str(folder), None
+    return str(checked(folder)), None
 
 
 def load_pipeline(folder: Path, params: Synthesize, device: torch.device) -> Any:

@@ -17,9 +17,9 @@ from tests.conftest import edit_params
 def test_sources_and_sizes(workspace: Path, stage: Callable[..., int]) -> None:
     assert stage("prompts", "mixup") == 0
     assert stage("synthesize", "mixup") == 0
-    for source in ("mixup", "noise", "real"):
+    for source, kind in (("mixup", "rendered"), ("noise", "noise"), ("real", "real")):
         for model, size in (("resnet", 32), ("vit", 16)):
-            assert stage("calibrate", source, model) == 0
+            assert stage("calibrate", source, model, "--images", kind) == 0
             folder = workspace / f"data/calibration/{source}-{model}"
             images = np.load(folder / "images.npy", mmap_mode="r")
             assert images.dtype == np.uint8

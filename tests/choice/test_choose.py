@@ -17,8 +17,8 @@ def cells(workspace: Path, stage: Callable[..., int]) -> Path:
     axes = {f"axes.{key}": value for key, value in {**AXES, "models": ["resnet"], "precisions": ["w4a4"]}.items()}
     edit_params(workspace / "params.yaml", **axes, **{"choose.calibration": "auto"})
     assert stage("prompts", "mixup") == 0 and stage("synthesize", "mixup") == 0
-    for source, bits in (("mixup", 8), ("noise", 2), ("real", 8)):
-        assert stage("calibrate", source, "resnet") == 0
+    for source, images, bits in (("mixup", "rendered", 8), ("noise", "noise", 2), ("real", "real", 8)):
+        assert stage("calibrate", source, "resnet", "--images", images) == 0
         sizes = {"precisions.w4a4.weight_bits": bits, "precisions.w4a4.activation_bits": bits}
         edit_params(workspace / "params.yaml", **sizes)
         assert stage("reconstruct", source, "resnet", "w4a4") == 0

@@ -1,5 +1,7 @@
 """The compiled operators against the reference bit by bit, on the CPU and, where there is one, on a GPU."""
 
+import hashlib
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -281,3 +283,25 @@ def test_bad_arguments_of_the_other_operators_are_named() -> None:
         soft_round(x, base, steps, zeros, 0, 3, steps, zero)
     with pytest.raises(ValueError, match="grad:"):
         torch.ops.mixq.fake_quant_backward(x.half(), x, one, zero, 0, 3, None)
+
+
+@pytest.mark.parametrize("which", ["operators", "mixup-class-prompts", "*.so"])
+def test_operators_that_others_can_write_are_not_loaded(tmp_path: Path, which: str) -> None:
+    script = "from pipeline_lib.fakequant import backend, build; print(backend('cpu')); print(build.loaded)"
+    environment = {"XDG_CACHE_HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
+
+    def run() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", script]
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+    assert run().returncode == 0
+    (library,) = tmp_path.rglob("*.so")
+    folders = library.parent, library.parent.parent
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (library, *folders)] == [0o600, 0o700, 0o700]
+    assert run().stdout.splitlines()[1] == str({"cpu": hashlib.sha256(library.read_bytes()).hexdigest()})
+    path = next(tmp_path.rglob(which))
+    path.chmod(path.stat().st_mode | stat.S_IWGRP)
+    refused = run()
+    assert refused.returncode != 0
+    assert f"InputError: {path}: compiled operators are taken from files and folders that only you" in refused.stderr
+    assert f"`rm -r {path}`" in refused.stderr

@@ -43,10 +43,10 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_cells_and_comparison(study: Path, stage: Callable[..., int]) -> None:
-    for source in ("single", "mixup", "noise"):
-        assert stage("study", source, "scenes", "resnet") == 0
+    for source, images in (("single", "rendered"), ("mixup", "rendered"), ("noise", "noise")):
+        assert stage("study", source, "scenes", "resnet", "--images", images) == 0
     assert stage("compare", "single") == 2, "the cells of real images are missing"
-    assert stage("study", "real", "scenes", "resnet") == 0
+    assert stage("study", "real", "scenes", "resnet", "--images", "real") == 0
     cells = pd.read_csv(study / "data/study/mixup-scenes-resnet/cells.csv")
     assert set(files(study / "data/study/mixup-scenes-resnet")) == FILES
     assert {"agreement_single", "agreement_mixup"} < set(cells.columns)
@@ -76,12 +76,12 @@ def test_cells_and_comparison(study: Path, stage: Callable[..., int]) -> None:
 
 
 def test_a_killed_study_continues_at_the_next_cell_with_the_same_bytes(study: Path, stage: Callable[..., int]) -> None:
-    assert stage("study", "mixup", "scenes", "resnet") == 0
+    assert stage("study", "mixup", "scenes", "resnet", "--images", "rendered") == 0
     out = study / "data/study/mixup-scenes-resnet"
     expected = files(out)
     shutil.rmtree(out)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "stages.study", "mixup", "scenes", "resnet"]
+    command = [sys.executable, "-m", "stages.study", "mixup", "scenes", "resnet", "--images", "rendered"]
     process = subprocess.Popen(command, cwd=study, env=environment, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not list((study / ".work/study").glob("*/units/*-0.json")):
@@ -100,14 +100,18 @@ def test_a_killed_study_continues_at_the_next_cell_with_the_same_bytes(study: Pa
 
 def test_replicates_have_images_of_their_own(study: Path, stage: Callable[..., int]) -> None:
     edit_params(study / "params.yaml", **{"study.cells.precisions": ["w4a4"], "study.cells.replicates": 3})
-    assert stage("study", "single", "scenes", "resnet") == 2, "three blocks leave too few images to judge"
+    assert stage("study", "single", "scenes", "resnet", "--images", "rendered") == 2, (
+        "three blocks leave too few images to judge"
+    )
     params = yaml.safe_load((study / "params.yaml").read_text())
     params["study"]["cells"].update(replicates=2, images=10)
     (study / "params.yaml").write_text(yaml.safe_dump(params))
-    assert stage("study", "single", "scenes", "resnet") == 2, "a set does not fit into its block"
+    assert stage("study", "single", "scenes", "resnet", "--images", "rendered") == 2, (
+        "a set does not fit into its block"
+    )
     params["study"]["cells"].update(images=8)
     (study / "params.yaml").write_text(yaml.safe_dump(params))
-    assert stage("study", "single", "scenes", "resnet") == 0
+    assert stage("study", "single", "scenes", "resnet", "--images", "rendered") == 0
     sets = pd.read_csv(study / "data/study/single-scenes-resnet/sets.csv")
     assert sets["kernel_distance"].nunique() == 2
     assert np.isfinite(sets["kernel_distance"]).all()
@@ -127,7 +131,7 @@ def test_any_number_of_judges(study: Path, stage: Callable[..., int], judges: li
         assert stage("prompts", "mixup3") == 0
         assert stage("synthesize", "mixup3") == 0
     for source in ("single", "mixup"):
-        assert stage("study", source, "scenes", "resnet") == 0
+        assert stage("study", source, "scenes", "resnet", "--images", "rendered") == 0
     columns = pd.read_csv(study / "data/study/mixup-scenes-resnet/cells.csv").columns
     assert {column for column in columns if column.startswith("agreement_")} == {f"agreement_{j}" for j in judges}
     assert stage("compare", "single") == 0
