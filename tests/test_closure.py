@@ -7,7 +7,7 @@ import pytest
 
 from pipeline_lib.lineage.closure import closure, imports, undeclared
 from pipeline_lib.lineage.dependencies import with_dependencies
-from pipeline_lib.lineage.pipeline import definition, script_of
+from pipeline_lib.provenance.dvc_file import definition, script_of
 from pipeline_lib.yaml_file import read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,7 +42,7 @@ MAY_IMPORT = {
     },
     "report": {"params", "artifacts"},
     "lineage": {"params", "artifacts", "provenance", "synthesis"},
-    "commands": {"params", "artifacts", "prompts", "models", "fakequant", "lineage", "bench"},
+    "commands": {"params", "artifacts", "prompts", "models", "fakequant", "lineage", "provenance", "bench"},
 }
 GROUND = {"command", "errors", "progress", "reads", "yaml_file"}  # modules that every room may import
 

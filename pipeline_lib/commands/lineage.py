@@ -3,22 +3,23 @@
 import difflib
 import json
 import sys
+import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pipeline_lib.artifacts.dvc_cache import cache_folder
 from pipeline_lib.artifacts.files import atomic
 from pipeline_lib.command import guarded
 from pipeline_lib.errors import InputError, RunError
 from pipeline_lib.lineage.audit import audit_lines, run_audit
 from pipeline_lib.lineage.card import card_lines
-from pipeline_lib.lineage.checks import Check, Problem
 from pipeline_lib.lineage.croissant import dataset_description
 from pipeline_lib.lineage.dependencies import with_dependencies
+from pipeline_lib.lineage.findings import Check, Problem
 from pipeline_lib.lineage.orphans import find_orphans
-from pipeline_lib.lineage.pipeline import DVC_YAML
 from pipeline_lib.lineage.plan import difference_lines, planned_reruns
 from pipeline_lib.lineage.repository import Repository
 from pipeline_lib.lineage.trace import samples_of_class, trace_sample
@@ -27,6 +28,7 @@ from pipeline_lib.params.runtime import Runtime
 from pipeline_lib.params.synthesize import Synthesize
 from pipeline_lib.params.task import Task
 from pipeline_lib.prompts.vocabulary import read_vocabulary
+from pipeline_lib.provenance.dvc_file import DVC_YAML
 
 app = typer.Typer()
 
@@ -43,8 +45,8 @@ def audit(
     ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Prove where artifacts came from and whether a real image was used. Exit code 1 if a check fails."""
-    repository = _repository(allow_missing=allow_missing)
+    """Check where artifacts came from and whether a real image was used. Exit code 1 if a check fails."""
+    repository = Repository(allow_missing=allow_missing)
     if diff is not None:
         if artifact is None:
             raise InputError("--diff OTHER compares with an artifact; name that too")
@@ -65,19 +67,25 @@ def audit(
 @guarded
 def trace(
     key: Annotated[str | None, typer.Argument(help="A sample, such as mixup-000017.")] = None,
-    class_name: Annotated[str | None, typer.Option("--class", help="List the samples of a class instead.")] = None,
+    class_name: Annotated[
+        str | None, typer.Option("--class", help="List the samples of a class instead: its name or index.")
+    ] = None,
 ) -> None:
     """All that is known of a rendered sample, as JSON: prompt, seed, place, batch, and the checkpoints that used it."""
     if (key is None) == (class_name is None):
         raise InputError("trace: expected a KEY, or --class NAME")
-    repository = _repository()
+    repository = Repository()
     if key is not None:
         print(json.dumps(trace_sample(repository, key), indent=2, ensure_ascii=False))
         return
     names = [entry.name for entry in read_vocabulary(Path(read(Task, "task").classes))]
-    if class_name not in names:
-        raise InputError(f"--class: no {class_name!r}; there are {', '.join(names)}")
-    samples = list(samples_of_class(repository, names.index(class_name)))
+    numbers = [number for number, name in enumerate(names) if class_name in (name, str(number))]
+    if not numbers:
+        raise InputError(f"--class: no {class_name!r}; there are {', '.join(names)}, or an index below {len(names)}")
+    if len(numbers) > 1:
+        several = " and ".join(map(str, numbers))
+        print(f"{class_name} is the name of {len(numbers)} classes, {several}; an index names one", file=sys.stderr)
+    samples = list(samples_of_class(repository, numbers))
     _print(json.dumps(sample, ensure_ascii=False) for sample in samples)
     print(f"{len(samples)} samples", file=sys.stderr)
 
@@ -86,7 +94,7 @@ def trace(
 @guarded
 def card(checkpoint: Annotated[str, typer.Argument(help="A folder below data/quantized.")]) -> None:
     """Print a checkpoint's model card, in Markdown."""
-    repository = _repository(allow_missing=True)
+    repository = Repository(allow_missing=True)
     _print(card_lines(repository, Path(checkpoint).as_posix(), run_audit(repository, checkpoint)))
 
 
@@ -94,7 +102,7 @@ def card(checkpoint: Annotated[str, typer.Argument(help="A folder below data/qua
 @guarded
 def croissant(dataset: Annotated[str, typer.Argument(help="A folder below data/synthetic.")]) -> None:
     """Print a dataset's Croissant description, as JSON-LD."""
-    print(json.dumps(dataset_description(_repository(), Path(dataset).as_posix()), indent=2, ensure_ascii=False))
+    print(json.dumps(dataset_description(Repository(), Path(dataset).as_posix()), indent=2, ensure_ascii=False))
 
 
 @app.command()
@@ -119,8 +127,8 @@ def dependencies(write: Annotated[bool, typer.Option("--write", help="Write it i
 @app.command()
 @guarded
 def clean(yes: Annotated[bool, typer.Option("--yes", help="Remove them.")] = False) -> None:
-    """List work directories and cached objects that no run needs any more."""
-    orphans = find_orphans(_repository())
+    """List work directories that are not at work, and cached objects that no commit in use names."""
+    orphans = find_orphans(cache_folder())
     for orphan in orphans:
         print(f"{orphan.bytes / 2**20:10.2f} MiB  {orphan.path}  ({orphan.description})")
         if yes:
@@ -130,6 +138,8 @@ def clean(yes: Annotated[bool, typer.Option("--yes", help="Remove them.")] = Fal
 
 
 def _print(lines: Iterable[str]) -> None:
+    """Print lines; a letter that the terminal's encoding lacks is printed as an escape."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a stream of text
     for line in lines:
         print(line)
 
@@ -142,18 +152,6 @@ def _print_plan(repository: Repository) -> None:
     print(f"{len(reruns)} stages, {sum(rerun.seconds or 0 for rerun in reruns):.0f} s the last time")
 
 
-def _repository(*, allow_missing: bool = False) -> Repository:
-    task = read(Task, "task")
-    source_kinds = {
-        task.classes: "text",
-        task.generator: "generator weights",
-        task.classifiers: "classifier weights",
-        task.labelled: "labelled images",
-        task.real: "real calibration images",
-    }
-    return Repository(source_kinds, allow_missing=allow_missing)
-
-
 def _rendered_again(repository: Repository, count: int) -> Check:
     """The check of `--deep`, on `count` samples of each dataset."""
     from pipeline_lib.lineage.rerender import render_again
@@ -164,9 +162,13 @@ def _rendered_again(repository: Repository, count: int) -> Check:
     rendered = 0
     for dataset, stage in repository.datasets().items():
         params = validate(Synthesize, repository.runs[stage].params["synthesize"], "synthesize", Path("dvc.lock"))
-        for key, has_same_pixels in render_again(Path(dataset), generator, params, device, count):
-            rendered += 1
-            if not has_same_pixels:
-                evidence = f"sample {key}, rendered again on {device}, has other pixels than the dataset"
-                problems.append(Problem("FAIL", dataset, evidence, (stage,)))
+        samples = render_again(Path(dataset), generator, params, device, count)
+        try:
+            for key, has_same_pixels in samples:
+                rendered += 1
+                if not has_same_pixels:
+                    evidence = f"sample {key}, rendered again on {device}, has other pixels than the dataset"
+                    problems.append(Problem("FAIL", dataset, evidence, (stage,)))
+        except (InputError, KeyError, OSError, TypeError, ValueError, tarfile.TarError) as error:
+            problems.append(Problem("FAIL", dataset, f"cannot be rendered again: {error!r}", (stage,)))
     return Check("rendered again", f"{rendered} samples have the pixels of their datasets", problems)

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipeline_lib.lineage.checks import Check, run_checks
-from pipeline_lib.lineage.graph import CODE
+from pipeline_lib.lineage.checks import run_checks
+from pipeline_lib.lineage.findings import Check, listed
+from pipeline_lib.lineage.records import Record
 from pipeline_lib.lineage.repository import Repository
 
 
@@ -14,17 +15,17 @@ class Verdict:
     """Whether real images reach a checkpoint: the way by which they do, or why that cannot be said."""
 
     checkpoint: str
-    way: list[str]  # from the checkpoint to the real images; empty if dvc.lock knows none
+    way: list[str]  # from the checkpoint to the real images; empty if no record and no dependency leads to any
     kind: str  # of these images; empty if there are none
     doubts: list[str]  # artifacts upstream that failed a check
 
     @property
     def text(self) -> str:
-        """`none`, the way, or why it cannot be said."""
+        """The way; or why it cannot be said; or `none`, where every record upstream passed all checks."""
         if self.way:
             return f"{self.kind}, by {' <- '.join([self.checkpoint, *self.way])}"
         if self.doubts:
-            return f"cannot be said: {', '.join(self.doubts)} failed"
+            return f"cannot be said, because {listed(self.doubts)} failed"
         return "none"
 
 
@@ -72,21 +73,20 @@ def run_audit(repository: Repository, artifact: str | None, made_before: list[Ch
 
 def _verdict(repository: Repository, checkpoint: str, stage: str, checks: list[Check]) -> Verdict:
     ancestors = set(repository.graph.ancestors(stage))
-    doubts: list[str] = []
-    for check in checks:
-        for problem in check.problems:
-            upstream = not ancestors.isdisjoint(problem.stages)
-            if problem.status == "FAIL" and upstream and problem.artifact not in doubts:
-                doubts.append(problem.artifact)
-    way = repository.graph.way_of_real_images(stage) or []
-    kind = repository.graph.source_kind(way[-1].path) if way else ""
-    return Verdict(checkpoint, [link.path for link in way], kind, doubts)
+    doubts = dict.fromkeys(
+        problem.artifact
+        for check in checks
+        for problem in check.problems
+        if problem.status == "FAIL" and not (problem.stages and ancestors.isdisjoint(problem.stages))
+    )
+    way = repository.graph.way_of_real_images(stage)
+    return Verdict(checkpoint, [path for path, _ in way], way[-1][1] if way else "", list(doubts))
 
 
 def audit_lines(repository: Repository, result: Audit, artifact: str | None) -> Iterator[str]:
     """The audit for people, a line at a time."""
     if artifact is not None:
-        yield from _ancestry_lines(repository, repository.stage_of(artifact), 0, set())
+        yield from _ancestry_lines(repository, repository.stage_of(artifact))
     for check in result.checks:
         yield f"{check.status:4}  {check.name}: {check.evidence}"
         for problem in check.problems:
@@ -96,30 +96,34 @@ def audit_lines(repository: Repository, result: Audit, artifact: str | None) -> 
         yield f"real images upstream of {verdict.checkpoint}: {verdict.text}"
 
 
-def _ancestry_lines(repository: Repository, stage: str, depth: int, seen: set[str]) -> Iterator[str]:
-    """The stage's run, what it wrote and read, and below each thing it read the stage that made that."""
-    indent, run = "  " * depth, repository.runs[stage]
-    if stage in seen:
-        yield f"{indent}{stage} (above)"
-        return
-    seen.add(stage)
-    yield f"{indent}{stage}  ({_circumstances(repository.provenance(stage))})"
-    for path, md5 in repository.products(stage).items():
-        yield f"{indent}  wrote {path}  {md5[:10]}"
-    for path, md5 in run.deps.items():
-        producers = repository.graph.producers_below(path)
-        kind = repository.graph.source_kind(path)
-        if not producers and kind != CODE:
-            yield f"{indent}  read {path}  {md5[:10]}  ({kind})"
-        for producer in producers:
-            yield from _ancestry_lines(repository, producer, depth + 1, seen)
+def _ancestry_lines(repository: Repository, target: str) -> Iterator[str]:
+    """Each run with what it wrote and read, and below each thing that it read the stage that made that."""
+    seen: set[str] = set()
+    todo: list[tuple[int, str, bool]] = [(0, target, True)]  # depth; a stage, or a line of a source
+    while todo:
+        depth, text, is_stage = todo.pop()
+        indent = "  " * depth
+        if not is_stage or text in seen:
+            yield f"{indent}{text}{' (above)' if is_stage else ''}"
+            continue
+        seen.add(text)
+        yield f"{indent}{text}  ({_circumstances(repository.records.get(text))})"
+        for path, md5 in repository.products(text).items():
+            yield f"{indent}  wrote {path}  {md5[:10]}"
+        sources = repository.graph.sources(text)
+        below: list[tuple[int, str, bool]] = []
+        for path in repository.graph.reads[text]:
+            if path in sources:
+                kind = repository.graph.kind(text, path)
+                below.append((depth + 1, f"read {path}  {sources[path][:10]}  ({kind})", False))
+            below.extend((depth + 1, producer, True) for producer in repository.graph.producers_below(path))
+        todo.extend(reversed(below))
 
 
-def _circumstances(provenance: dict[str, Any] | None) -> str:
+def _circumstances(record: Record | None) -> str:
     """Commit, seconds and device of a run."""
-    if not provenance:
-        return "no provenance"
-    commit = str(provenance.get("git_commit") or "no commit")[:7]
-    edits = "" if provenance.get("git_clean") else " with edits"
-    device = provenance.get("device") or ", ".join(provenance.get("devices", {})) or provenance.get("processor", "")
-    return f"git {commit}{edits}, {provenance.get('wall_seconds', 0):.0f} s, {device}"
+    if record is None:
+        return "no record"
+    commit, edits = (record.git_commit or "no commit")[:7], "" if record.git_clean else " with edits"
+    device = record.device or ", ".join(record.devices) or record.processor
+    return f"git {commit}{edits}, {record.wall_seconds:.0f} s, {device}"

@@ -8,7 +8,6 @@ from typing import Any
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.lineage.audit import Audit
-from pipeline_lib.lineage.graph import CODE
 from pipeline_lib.lineage.repository import CHECKPOINTS, Repository
 
 
@@ -33,12 +32,12 @@ def card_lines(repository: Repository, checkpoint: str, audit: Audit) -> Iterato
         yield "\nThe logarithmic softmax has no form in an integer runtime: this checkpoint is for simulation."
     yield "\n## Made from"
     for ancestor in audit.stages:
-        for path, md5 in repository.runs[ancestor].deps.items():
-            kind = repository.graph.source_kind(path)
-            if not repository.graph.producers_below(path) and kind != CODE:
-                yield f"- {kind}: `{path}` ({md5[:10]}), read by `{ancestor}`"
-    recorded = repository.provenance(stage) or {}
-    yield f"\nCommit {recorded.get('git_commit')}, on {recorded.get('device')} ({recorded.get('processor')})."
+        for path, md5 in repository.graph.sources(ancestor).items():
+            kind = repository.graph.kind(ancestor, path)
+            yield f"- {kind}: `{path}` ({md5[:10]}), read by `{ancestor}`"
+    record = repository.records.get(stage)
+    if record:
+        yield f"\nCommit {record.git_commit}, on {record.device} ({record.processor})."
     (verdict,) = (verdict for verdict in audit.verdicts if verdict.checkpoint == checkpoint)
     statuses = Counter(check.status for check in audit.checks)
     yield f"\n**Real images upstream: {verdict.text}.** Checks: {_counts(statuses)}."

@@ -8,7 +8,7 @@ from pathlib import Path
 def imports(path: Path, root: Path) -> set[Path]:
     """First-party files below `root` that a module imports, anywhere in it."""
     found: set[Path] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:

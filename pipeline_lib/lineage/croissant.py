@@ -50,21 +50,22 @@ def dataset_description(repository: Repository, dataset: str) -> dict[str, Any]:
     stage, folder = repository.stage_of(dataset), Path(dataset)
     if folder.parent != Path(DATASETS) or not folder.is_dir():
         raise InputError(f"{dataset}: expected a dataset below {DATASETS}; `dvc pull` brings it")
-    recorded, run = repository.provenance(stage) or {}, repository.runs[stage]
+    record, run = repository.records.get(stage), repository.runs[stage]
     params = ", ".join(f"{name} {value}" for name, value in run.params["synthesize"].items())
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in (".tar", ".jsonl"))
-    sources = {dep: md5 for dep, md5 in run.deps.items() if repository.graph.source_kind(dep) == "generator weights"}
+    sources = repository.graph.sources(stage)
+    generators = {path for path in sources if repository.graph.kind(stage, path) == "generator weights"}
     return {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.1",
         "name": folder.name,
-        "description": f"{recorded.get('images', 'Some')} synthetic images, rendered from text by a diffusion model to "
-        f"calibrate quantized classifiers without real images. Settings: {params}.",
+        "description": f"{record.images if record else 'Some'} synthetic images, rendered from text by a diffusion "
+        f"model to calibrate quantized classifiers without real images. Settings: {params}.",
         "version": f"1.0.0+{run.outs[dataset].removesuffix('.dir')}",
         "url": f"file:{folder.as_posix()}",
         "prov:wasDerivedFrom": [
-            {"@id": source, "prov:label": f"generator weights, md5 {md5}"} for source, md5 in sources.items()
+            {"@id": path, "prov:label": f"generator weights, md5 {sources[path]}"} for path in sorted(generators)
         ],
         "distribution": [
             {

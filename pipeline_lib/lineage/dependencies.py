@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.lineage.closure import closure, expand, undeclared
-from pipeline_lib.lineage.pipeline import DVC_YAML, NO_REPOSITORY, definition, script_of
+from pipeline_lib.provenance.dvc_file import DVC_YAML, NO_REPOSITORY, definition, script_of
 from pipeline_lib.yaml_file import parse_yaml, read_yaml
 
 WIDTH = 120  # columns of dvc.yaml

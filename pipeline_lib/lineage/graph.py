@@ -1,86 +1,111 @@
-"""What an artifact was made from, by the digests of dvc.lock, down to the sources of each kind."""
+"""What an artifact was made from, down to the sources of each kind.
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+Edges are what dvc.lock says that a stage read, and what the stage itself recorded: who takes a dependency out of one of
+them does not take it out of the graph.
+"""
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from graphlib import CycleError, TopologicalSorter
+from itertools import takewhile
+from pathlib import PurePosixPath
 
 from pipeline_lib.lineage.pipeline import Run
+from pipeline_lib.lineage.records import REAL_IMAGES, Record
 
-CODE = "code"
-REAL_IMAGES = ("real calibration images", "labelled images")  # kinds of sources that a data-free checkpoint lacks
+CODE, UNKNOWN = "code", "unknown"
 
 
-@dataclass(frozen=True)
-class Link:
-    """A path as one stage reads it."""
-
-    path: str
-    md5: str
-    reader: str  # name of the stage
+def is_code(path: str) -> bool:
+    """Whether the path lies where the project's code is."""
+    return path.startswith(("pipeline_lib/", "stages/"))
 
 
 class Graph:
     """The runs of dvc.lock, connected by what they read and write."""
 
-    def __init__(self, runs: Mapping[str, Run], source_kinds: Mapping[str, str]) -> None:
-        """Connect runs, by name; `source_kinds` says what a file or folder is: `text`, or one of REAL_IMAGES."""
-        self.runs, self.source_kinds = runs, source_kinds
+    def __init__(self, runs: Mapping[str, Run], records: Mapping[str, Record]) -> None:
+        """Connect runs by what they and their records say; both by the stage's name, a record may be absent."""
+        self._records = records
         self._producers = {out: name for name, run in runs.items() for out in run.outs}
+        self._outs = sorted(self._producers)
+        self.reads = {name: {**self._recorded(name), **run.deps} for name, run in runs.items()}
+        self._parents = {
+            name: list(dict.fromkeys(parent for path in paths for parent in self.producers_below(path)))
+            for name, paths in self.reads.items()
+        }
+
+    def _recorded(self, stage: str) -> dict[str, str]:
+        record = self._records.get(stage)
+        return {path: read.digest for path, read in record.inputs.items()} if record else {}
 
     def producer(self, path: str) -> str | None:
         """The stage that writes the path, or a folder that it lies in."""
-        for out, name in self._producers.items():
-            if path == out or path.startswith(out + "/"):
-                return name
-        return None
+        folders = [path, *map(str, PurePosixPath(path).parents)]
+        return next((self._producers[folder] for folder in folders if folder in self._producers), None)
+
+    def outs_below(self, folder: str) -> list[str]:
+        """The outs that lie in a folder."""
+        first = bisect_left(self._outs, f"{folder}/")
+        return list(takewhile(lambda out: out.startswith(f"{folder}/"), self._outs[first:]))
 
     def producers_below(self, path: str) -> list[str]:
         """The stages that write the path or something below it: a stage may read a folder of many outs."""
-        inside = [name for out, name in self._producers.items() if out.startswith(path + "/")]
         whole = self.producer(path)
-        return inside if whole is None else [whole]
+        return [self._producers[out] for out in self.outs_below(path)] if whole is None else [whole]
 
-    def source_kind(self, path: str) -> str:
-        """What kind of source a path is, CODE or by `source_kinds`; `unknown` if these do not say."""
-        if path.startswith(("pipeline_lib/", "stages/")):
-            return CODE
-        for source, kind in self.source_kinds.items():
-            if path == source or path.startswith(source + "/"):
-                return kind
-        return "unknown"
+    def kind(self, stage: str, path: str) -> str:
+        """What a stage took a path that it read for: CODE, a kind that it recorded, or UNKNOWN."""
+        record = self._records.get(stage)
+        if record and path in record.inputs:
+            return record.inputs[path].kind
+        return CODE if is_code(path) else UNKNOWN
 
-    def upstream(self, stage: str) -> Iterator[list[Link]]:
-        """Every path of links from the stage to a source; the source is the last link."""
-        for path, md5 in self.runs[stage].deps.items():
-            link = Link(path, md5, stage)
-            producers = self.producers_below(path)
-            if not producers:
-                yield [link]
-            for producer in producers:
-                for further in self.upstream(producer):
-                    yield [link, *further]
+    def sources(self, stage: str) -> dict[str, str]:
+        """Digest by path of what a stage read that is no code and that no stage wrote."""
+        return {
+            path: digest
+            for path, digest in self.reads[stage].items()
+            if not self.producers_below(path) and self.kind(stage, path) != CODE
+        }
 
     def ancestors(self, stage: str) -> list[str]:
         """The stage and all that it depends on, sources' readers first."""
-        ordered: list[str] = []
-
-        def visit(name: str) -> None:
-            for path in self.runs[name].deps:
-                for producer in self.producers_below(path):
-                    if producer not in ordered:
-                        visit(producer)
-            if name not in ordered:
+        ordered, seen = [], {stage}
+        stack = [(stage, iter(self._parents[stage]))]
+        while stack:
+            name, rest = stack[-1]
+            parent = next((parent for parent in rest if parent not in seen), None)
+            if parent is None:
                 ordered.append(name)
-
-        visit(stage)
+                stack.pop()
+            else:
+                seen.add(parent)
+                stack.append((parent, iter(self._parents[parent])))
         return ordered
 
     def descendants(self, stage: str) -> list[str]:
         """All stages that depend on it."""
-        return [name for name in self.runs if name != stage and stage in self.ancestors(name)]
+        return [name for name in self.reads if name != stage and stage in self.ancestors(name)]
 
-    def way_of_real_images(self, stage: str) -> list[Link] | None:
-        """A way by which real images reach what the stage writes; none if there is none."""
-        for way in self.upstream(stage):
-            if self.source_kind(way[-1].path) in REAL_IMAGES:
-                return way
-        return None
+    def cycle(self) -> list[str]:
+        """Stages that depend on each other in a circle, the first one twice; empty if there are none."""
+        try:
+            TopologicalSorter(self._parents).prepare()
+        except CycleError as error:
+            return list(error.args[1])
+        return []
+
+    def way_of_real_images(self, stage: str) -> list[tuple[str, str]]:
+        """The shortest way by which real images reach what the stage writes: paths and their kinds; empty if none."""
+        ways: list[tuple[str, list[tuple[str, str]]]] = [(stage, [])]
+        seen = {stage}
+        for name, way in ways:  # grows while it is walked
+            for path in self.reads[name]:
+                longer = [*way, (path, self.kind(name, path))]
+                if longer[-1][1] in REAL_IMAGES:
+                    return longer
+                new = [parent for parent in self.producers_below(path) if parent not in seen]
+                seen.update(new)
+                ways.extend((parent, longer) for parent in new)
+        return []

@@ -26,5 +26,8 @@ class Hasher:
         return {entry["relpath"]: entry["md5"] for entry in dvc_listing(path, self.file)}
 
     def path(self, path: Path) -> str:
-        """Digest of a file or folder, as dvc.lock has it."""
-        return digest_of_listing(dvc_listing(path, self.file)) if path.is_dir() else self.file(path)
+        """Digest of a file or folder, as dvc.lock has it; of what cannot be read, why, which is no digest."""
+        try:
+            return digest_of_listing(dvc_listing(path, self.file)) if path.is_dir() else self.file(path)
+        except OSError as error:
+            return f"unreadable ({error.strerror})"

@@ -1,34 +1,14 @@
-"""The runs that dvc.lock records, beside the stages that dvc.yaml declares."""
+"""The runs that dvc.lock records."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pipeline_lib.provenance.dvc_file import (
-    DVC_YAML,
-    NO_REPOSITORY,
-    PARAMS,
-    Declared,
-    declared_stages,
-    definition,
-    lookup,
-    script_of,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.provenance.dvc_file import NO_REPOSITORY, PARAMS
 from pipeline_lib.yaml_file import read_yaml
-
-__all__ = [
-    "DVC_LOCK",
-    "DVC_YAML",
-    "NO_REPOSITORY",
-    "PARAMS",
-    "Declared",
-    "Run",
-    "declared_stages",
-    "definition",
-    "finished_runs",
-    "lookup",
-    "script_of",
-]
 
 DVC_LOCK = Path("dvc.lock")
 
@@ -38,24 +18,64 @@ class Run:
     """A stage's last finished run, as dvc.lock has it: digests by path, values by dotted key."""
 
     name: str
+    command: str
     deps: dict[str, str]
     params: dict[str, Any]
     outs: dict[str, str]
 
 
-def finished_runs() -> dict[str, Run]:
-    """The runs of dvc.lock by stage, in the order of dvc.lock.
+class _File(BaseModel):
+    """A dependency or an out, as an entry of dvc.lock has it."""
+
+    model_config = ConfigDict(strict=True)
+
+    path: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")]
+    md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}(\.dir)?$")]
+
+
+class _Entry(BaseModel):
+    """An entry of dvc.lock, as DVC writes them."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    cmd: str
+    deps: list[_File] = []
+    params: dict[str, dict[str, Any]] = {}
+    outs: list[_File] = []
+
+
+def finished_runs() -> tuple[dict[str, Run], dict[str, str]]:
+    """The runs of dvc.lock by stage, in its order; and of the entries that are malformed, what is wrong with each.
 
     Raises:
-        InputError: there is none, or it is not YAML.
+        InputError: there is no dvc.lock, or it is not YAML.
     """
-    stages = read_yaml(DVC_LOCK, NO_REPOSITORY).get("stages") or {}
-    return {
-        name: Run(
-            name,
-            {dep["path"]: dep["md5"] for dep in entry.get("deps", [])},
-            dict(entry.get("params", {}).get(str(PARAMS), {})),
-            {out["path"]: out["md5"] for out in entry.get("outs", [])},
-        )
-        for name, entry in stages.items()
-    }
+    entries = read_yaml(DVC_LOCK, NO_REPOSITORY).get("stages") or {}
+    if not isinstance(entries, dict):
+        raise InputError(f"{DVC_LOCK}: expected a mapping `stages`; `git checkout {DVC_LOCK}` restores it")
+    runs: dict[str, Run] = {}
+    faults: dict[str, str] = {}
+    for name, content in entries.items():
+        try:
+            entry = _Entry.model_validate(content)
+            runs[str(name)] = Run(
+                str(name),
+                entry.cmd,
+                _digests(entry.deps),
+                entry.params.get(str(PARAMS), {}),
+                _digests(entry.outs),
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            faults[str(name)] = f"{'.'.join(map(str, first['loc'])) or 'entry'}: {first['msg']}"
+        except InputError as error:
+            faults[str(name)] = str(error)
+    return runs, faults
+
+
+def _digests(files: list[_File]) -> dict[str, str]:
+    digests = {file.path: file.md5 for file in files}
+    for file in files:
+        if digests[file.path] != file.md5:
+            raise InputError(f"{file.path} has two digests")
+    return digests

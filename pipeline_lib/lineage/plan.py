@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline_lib.lineage.pipeline import Run, lookup
+from pipeline_lib.lineage.pipeline import Run
 from pipeline_lib.lineage.repository import Repository
+from pipeline_lib.provenance.dvc_file import lookup
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ def _has_digest(repository: Repository, path: str, md5: str) -> bool:
 
 
 def _seconds(repository: Repository, stage: str) -> float | None:
-    provenance = repository.provenance(stage) if stage in repository.runs else None
-    return None if provenance is None else float(provenance["wall_seconds"])
+    record = repository.records.get(stage)
+    return None if record is None else record.wall_seconds
 
 
 def difference_lines(repository: Repository, one: str, other: str) -> Iterator[str]:

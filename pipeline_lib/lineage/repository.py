@@ -1,7 +1,5 @@
 """All that an audit looks at, read once."""
 
-import json
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,23 +8,35 @@ from pipeline_lib.artifacts.dvc_cache import cache_folder
 from pipeline_lib.errors import InputError
 from pipeline_lib.lineage.graph import Graph
 from pipeline_lib.lineage.hashing import Hasher
-from pipeline_lib.lineage.pipeline import NO_REPOSITORY, PARAMS, declared_stages, finished_runs
-from pipeline_lib.provenance.record import ROOT as PROVENANCE
+from pipeline_lib.lineage.history import History
+from pipeline_lib.lineage.pipeline import finished_runs
+from pipeline_lib.lineage.records import Record, read_record
+from pipeline_lib.provenance.dvc_file import NO_REPOSITORY, PARAMS, declared_stages
+from pipeline_lib.provenance.record import ROOT
 from pipeline_lib.yaml_file import read_yaml
 
 CHECKPOINTS, DATASETS, CALIBRATIONS = "data/quantized", "data/synthetic", "data/calibration"
+PROVENANCE = f"{ROOT.as_posix()}/"
 
 
 class Repository:
     """The working directory: what dvc.yaml and params.yaml declare, what dvc.lock records, what lies on the disk."""
 
-    def __init__(self, source_kinds: Mapping[str, str], *, allow_missing: bool = False) -> None:
-        """Read what is declared and recorded. `source_kinds`: see `Graph`; `allow_missing`: of data, no failure."""
+    def __init__(self, *, allow_missing: bool = False) -> None:
+        """Read what is declared and recorded. `allow_missing`: data that is not here is no failure; records are."""
         self.allow_missing = allow_missing
-        self.declared, self.runs = declared_stages(), finished_runs()
-        self.graph = Graph(self.runs, source_kinds)
+        self.declared = declared_stages()
+        self.runs, self.malformed = finished_runs()  # the second: what is wrong with entries of dvc.lock
+        self.records: dict[str, Record] = {}
+        self.without_record: dict[str, str] = {}  # why, by stage
+        for stage in self.runs:
+            try:
+                self.records[stage] = read_record(Path(self.record_path(stage)))
+            except InputError as error:
+                self.without_record[stage] = str(error)
+        self.graph = Graph(self.runs, self.records)
         self.params: dict[str, Any] = read_yaml(PARAMS, NO_REPOSITORY)
-        self.hasher = Hasher()
+        self.hasher, self.history = Hasher(), History()
 
     @cached_property
     def cache(self) -> Path:
@@ -58,17 +68,10 @@ class Repository:
     def _written_below(self, folder: str) -> dict[str, str]:
         return {out: name for name, run in self.runs.items() for out in run.outs if out.startswith(folder + "/")}
 
-    def provenance(self, stage: str) -> dict[str, Any] | None:
-        """What a run recorded of itself; none where that is absent or no JSON."""
-        for out in self.runs[stage].outs:
-            if out.startswith(f"{PROVENANCE.as_posix()}/"):
-                try:
-                    content = json.loads(Path(out).read_text(encoding="utf-8"))
-                except (FileNotFoundError, json.JSONDecodeError):
-                    return None
-                return content if isinstance(content, dict) else None
-        return None
+    def record_path(self, stage: str) -> str:
+        """Where the record of a run is; the stage's name if dvc.lock has no such out."""
+        return next((out for out in self.runs[stage].outs if out.startswith(PROVENANCE)), stage)
 
     def products(self, stage: str) -> dict[str, str]:
-        """Digest by path of what a run wrote, besides its provenance."""
-        return {out: md5 for out, md5 in self.runs[stage].outs.items() if not out.startswith(PROVENANCE.as_posix())}
+        """Digest by path of what a run wrote, besides its record."""
+        return {out: md5 for out, md5 in self.runs[stage].outs.items() if not out.startswith(PROVENANCE)}

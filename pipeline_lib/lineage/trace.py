@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,14 @@ def trace_sample(repository: Repository, key: str) -> dict[str, Any]:
     raise InputError(f"{key}: no dataset has a sample of this key; `trace --class NAME` lists those of a class")
 
 
-def samples_of_class(repository: Repository, number: int) -> Iterator[dict[str, Any]]:
-    """Key, dataset, prompt and weight of every sample whose prompt names the class of this index."""
+def samples_of_class(repository: Repository, numbers: Collection[int]) -> Iterator[dict[str, Any]]:
+    """Key, dataset, prompt, class and weight of every sample whose prompt names a class of one of these indices."""
     for dataset in repository.datasets():
         for row in iterate_lines(Path(dataset) / "index.jsonl"):
-            if number in row["classes"]:
-                weight = row["weights"][row["classes"].index(number)]
-                yield {"key": row["key"], "dataset": dataset, "prompt": row["prompt"], "weight": weight}
+            for number, weight in zip(row["classes"], row["weights"], strict=True):
+                if number in numbers:
+                    named = {"prompt": row["prompt"], "class": number, "weight": weight}
+                    yield {"key": row["key"], "dataset": dataset, **named}
 
 
 def _batch(repository: Repository, dataset: str, shard: str, place: int) -> list[str]:

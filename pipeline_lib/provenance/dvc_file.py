@@ -1,6 +1,7 @@
 """The stages that dvc.yaml declares, each matrix expanded."""
 
 import itertools
+import posixpath
 import re
 import shlex
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pipeline_lib.yaml_file import read_yaml
 
 DVC_YAML, PARAMS = Path("dvc.yaml"), Path("params.yaml")
 NO_REPOSITORY = "run this in the repository, after `dvc repro`"
+STAGE_KEYS = {"cmd", "deps", "params", "outs", "desc", "meta", "frozen", "always_changed", "foreach", "do", "matrix"}
 
 
 @dataclass(frozen=True)
@@ -55,24 +57,38 @@ def declared_stages() -> dict[str, Declared]:
     """Every stage of dvc.yaml by its name, `evaluate@mixup-vit-w2a4` in a matrix.
 
     Raises:
-        InputError: a file is absent or not YAML.
+        InputError: a file is absent or not YAML, or a stage has another form than those of this project.
     """
     params = read_yaml(PARAMS, NO_REPOSITORY)
+    entries = read_yaml(DVC_YAML, NO_REPOSITORY).get("stages")
+    if not isinstance(entries, dict):
+        raise InputError(f"{DVC_YAML}: expected a mapping `stages`; `git checkout {DVC_YAML}` restores it")
     stages: dict[str, Declared] = {}
-    for base, entry in read_yaml(DVC_YAML, NO_REPOSITORY)["stages"].items():
-        stage = definition(entry)
-        for suffix, variables in _instances(entry, params):
-            name = f"{base}@{suffix}" if suffix else base
-            values = {**params, **variables}
-            stages[name] = Declared(
-                name,
-                command=_resolved(stage["cmd"], values),
-                deps=[_resolved(dep, values) for dep in stage.get("deps", [])],
-                params=[_resolved(key, values) for key in stage.get("params", [])],
-                outs=[_resolved(_path(out), values) for out in stage.get("outs", [])],
-                frozen=bool(stage.get("frozen", False)),
-            )
+    for base, entry in entries.items():
+        try:
+            unknown = (entry.keys() | definition(entry).keys()) - STAGE_KEYS
+            if unknown:
+                raise InputError(f"{DVC_YAML}: {base} has `{unknown.pop()}`, which the audit does not follow")
+            stages.update((stage.name, stage) for stage in _declared(base, entry, params))
+        except (AttributeError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{DVC_YAML}: stage {base} is malformed ({error}); `git diff` shows what changed"
+            ) from None
     return stages
+
+
+def _declared(base: str, entry: dict[str, Any], params: dict[str, Any]) -> Iterator[Declared]:
+    stage = definition(entry)
+    for suffix, variables in _instances(entry, params):
+        values = {**params, **variables}
+        yield Declared(
+            f"{base}@{suffix}" if suffix else base,
+            command=_resolved(stage["cmd"], values),
+            deps=[posixpath.normpath(_resolved(dep, values)) for dep in stage.get("deps", [])],
+            params=[_resolved(key, values) for key in stage.get("params", [])],
+            outs=[posixpath.normpath(_resolved(_path(out), values)) for out in stage.get("outs", [])],
+            frozen=bool(stage.get("frozen", False)),
+        )
 
 
 def _path(out: Any) -> str:

@@ -1,8 +1,10 @@
 """Quantized checkpoints: safetensors of packed integers, steps and zero points, and quantization.json beside them."""
 
+import math
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -61,12 +63,24 @@ def restore(path: Path, module: nn.Module) -> None:
     was never interrupted.
 
     Raises:
-        InputError: the file holds other tensors than the module needs.
+        InputError: the file is damaged, or holds other tensors than the module needs.
     """
-    state, needed = load_file(checked(path)), _skeleton(module)
+    try:
+        state = load_file(checked(path))
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: unreadable ({error}); `dvc checkout` restores it") from None
+    needed = _skeleton(module)
+    packed_sizes = {
+        _join(name, "integers"): (math.ceil(layer.weight.numel() * layer.weight_bits / 8),)
+        for name, layer in quant_layers(module).items()
+    }
     for name in sorted(state.keys() | needed.keys()):
         if name not in state or name not in needed:
             raise InputError(f"{path}: tensor {name} is {'unexpected' if name in state else 'missing'}")
+        expected = needed[name].dtype, packed_sizes.get(name, tuple(needed[name].shape))
+        found = state[name].dtype, tuple(state[name].shape)
+        if found != expected:
+            raise InputError(f"{path}: tensor {name}: expected {expected}, found {found}; `dvc checkout` restores it")
     for name, layer in quant_layers(module).items():
         packed = state.pop(_join(name, "integers"))
         integers = unpack(packed, layer.weight_bits, tuple(layer.weight.shape))

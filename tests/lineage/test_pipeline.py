@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline_lib.lineage.pipeline import declared_stages
+from pipeline_lib.provenance.dvc_file import declared_stages
 
 DVC_YAML = """\
 stages:
