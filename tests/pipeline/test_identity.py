@@ -82,3 +82,16 @@ def test_a_raised_version_renders_everything(clone: Path) -> None:
     path.write_text(path.read_text().replace("VERSION = ", "VERSION = 1000 + "))
     assert repro(clone, STAGE) == {STAGE}
     assert rendered(clone) == IMAGES
+
+
+def test_an_edit_that_changes_no_integer_reconstructs_nothing_unless_it_is_forced(clone: Path) -> None:
+    stage, record = "reconstruct@mixup-resnet-w2a4", clone / "data/provenance/reconstruct/mixup-resnet-w2a4.json"
+    before, units = outs(clone, stage), read_json(record)["units"]
+    path = clone / "pipeline_lib/quantization/ranges.py"
+    path.write_text(path.read_text() + "# a comment\n")
+    assert repro(clone, stage) >= {stage}
+    assert read_json(record)["units"] == units, "with the times of the run that reconstructed them"
+    assert outs(clone, stage) == before
+    run(clone, "dvc", "repro", "--force", "--single-item", stage)
+    assert read_json(record)["units"] != units
+    assert outs(clone, stage) == before

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline_lib.artifacts.records import read_json
 from tests.conftest import edit_params
 from tests.pipeline.conftest import CELLS, ENVIRONMENT, cells, outs, repro, run
 
@@ -97,14 +96,10 @@ def test_edited_captions_rerun_their_own_recipe_alone(clone: Path) -> None:
 def test_a_changed_line_of_code_reruns_the_stages_that_import_it(
     clone: Path, room: str, module: str, reruns: set[str]
 ) -> None:
-    def recorded() -> dict[str, object]:
-        return {cell: read_json(clone / f"data/provenance/reconstruct/{cell}.json")["units"] for cell in CELLS}
-
-    path, times = clone / "pipeline_lib" / room / module, recorded()
+    path = clone / "pipeline_lib" / room / module
     text = path.read_text()
     path.write_text(text + "# one line\n")
     assert repro(clone) == reruns
-    assert recorded() == times, "finished units are found again, none is reconstructed"
     path.write_text(text)
     assert repro(clone) == set()
 
