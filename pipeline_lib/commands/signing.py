@@ -11,8 +11,8 @@ import typer
 from pipeline_lib.artifacts.files import sha256
 from pipeline_lib.artifacts.records import write_json
 from pipeline_lib.command import guarded
-from pipeline_lib.commands.lineage import _repository
 from pipeline_lib.errors import InputError, RunError
+from pipeline_lib.lineage.repository import Repository
 from pipeline_lib.models.card import CARD, WEIGHTS, read_unpinned_card
 
 app = typer.Typer()
@@ -53,7 +53,7 @@ def sign(
         from pipeline_lib.lineage.statement import checkpoint_path, predicate_of, state, to_bytes
 
     signer, checkpoint = private_key(key), checkpoint_path(checkpoint)
-    statement = state(_repository(), checkpoint)
+    statement = state(Repository(), checkpoint)
     write_signed(to_bytes(statement), signer, signature_path(checkpoint))
     predicate = predicate_of(statement)
     print(f"real images upstream of {checkpoint}: {predicate['real_images']}")

@@ -14,8 +14,9 @@ from pipeline_lib.artifacts.files import dvc_listing, sha256
 from pipeline_lib.artifacts.records import read_json
 from pipeline_lib.errors import InputError, RunError
 from pipeline_lib.lineage.audit import run_audit
-from pipeline_lib.lineage.pipeline import DVC_LOCK, NO_REPOSITORY
+from pipeline_lib.lineage.pipeline import DVC_LOCK
 from pipeline_lib.lineage.repository import CHECKPOINTS, Repository
+from pipeline_lib.provenance.dvc_file import NO_REPOSITORY
 from pipeline_lib.yaml_file import read_yaml
 
 PREDICATE = "urn:mixup-class-prompts:lineage:1"  # a name and no address: docs/signing.md describes it
