@@ -95,11 +95,19 @@ def dvc_commit(*stages: str) -> None:
     commit(Path(), "by hand")
 
 
+def read_lock() -> dict[str, Any]:
+    return yaml.load(Path("dvc.lock").read_text(), yaml.CSafeLoader)  # PyYAML without C takes seconds
+
+
+def write_lock(lock: dict[str, Any]) -> None:
+    Path("dvc.lock").write_text(yaml.dump(lock, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True))
+
+
 def edit_lock(change: Callable[[dict[str, Any]], None]) -> None:
     """Change the stages of dvc.lock, and commit that."""
-    lock = yaml.safe_load(Path("dvc.lock").read_text())
+    lock = read_lock()
     change(lock["stages"])
-    Path("dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False, allow_unicode=True))
+    write_lock(lock)
     commit(Path(), "by hand")
 
 
@@ -158,9 +166,7 @@ def flip_a_shard() -> None:
 @way(("cache", "FAIL", "data/prompts/mixup.jsonl"), doubted=MIXUP)
 def flip_the_cache() -> None:
     """A bit of an object in DVC's cache flips."""
-    found = entry(
-        yaml.safe_load(Path("dvc.lock").read_text())["stages"], "prompts@mixup", "outs", "data/prompts/mixup.jsonl"
-    )
+    found = entry(read_lock()["stages"], "prompts@mixup", "outs", "data/prompts/mixup.jsonl")
     path = Path(".dvc/cache/files/md5") / found["md5"][:2] / found["md5"][2:]
     path.chmod(0o644)
     flip(path)
@@ -512,9 +518,9 @@ def edit_a_dependency_of_the_lock() -> None:
 def edit_an_out_of_the_lock() -> None:
     """A checkpoint changes, and its digest in dvc.lock; not committed."""
     flip(WEIGHTS)
-    lock = yaml.safe_load(Path("dvc.lock").read_text())
+    lock = read_lock()
     entry(lock["stages"], RECONSTRUCT, "outs", CHECKPOINT)["md5"] = dvc_digest(CHECKPOINT)
-    Path("dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
+    write_lock(lock)
 
 
 def drop_dependency(stages: dict[str, Any]) -> None:
