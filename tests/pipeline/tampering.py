@@ -99,15 +99,17 @@ def read_lock() -> dict[str, Any]:
     return yaml.load(Path("dvc.lock").read_text(), yaml.CSafeLoader)  # PyYAML without C takes seconds
 
 
-def write_lock(lock: dict[str, Any]) -> None:
-    Path("dvc.lock").write_text(yaml.dump(lock, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True))
-
-
-def edit_lock(change: Callable[[dict[str, Any]], None]) -> None:
-    """Change the stages of dvc.lock, and commit that."""
+def change_lock(change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change the stages of dvc.lock."""
     lock = read_lock()
     change(lock["stages"])
-    write_lock(lock)
+    text = yaml.dump(lock, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True)
+    Path("dvc.lock").write_text(text)
+
+
+def edit_lock(change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change the stages of dvc.lock, and commit that."""
+    change_lock(change)
     commit(Path(), "by hand")
 
 
@@ -518,9 +520,7 @@ def edit_a_dependency_of_the_lock() -> None:
 def edit_an_out_of_the_lock() -> None:
     """A checkpoint changes, and its digest in dvc.lock; not committed."""
     flip(WEIGHTS)
-    lock = read_lock()
-    entry(lock["stages"], RECONSTRUCT, "outs", CHECKPOINT)["md5"] = dvc_digest(CHECKPOINT)
-    write_lock(lock)
+    change_lock(lambda stages: entry(stages, RECONSTRUCT, "outs", CHECKPOINT).update(md5=dvc_digest(CHECKPOINT)))
 
 
 def drop_dependency(stages: dict[str, Any]) -> None:
@@ -790,7 +790,7 @@ def a_description_cut_short() -> None:
 @way(("frozen", "WARN", "prompts@mixup"), doubted=set())
 def freeze() -> None:
     """A stage is frozen."""
-    edit_yaml("  prompts:\n", "  prompts:\n    frozen: true\n")
+    edit_yaml("    do:\n", "    do:\n      frozen: true\n")
 
 
 @way(("frozen", "WARN", SYNTHESIZE), ("parameters", "FAIL", "params.yaml: synthesize"), doubted=MIXUP)
