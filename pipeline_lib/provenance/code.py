@@ -14,6 +14,7 @@ from pipeline_lib.errors import InputError
 
 PROJECT = Path(os.path.abspath(__file__)).parents[2]
 FIRST_PARTY = "pipeline_lib", "stages"  # folders of the project
+_FIRST_PARTY = tuple(f"{PROJECT}/{folder}/" for folder in FIRST_PARTY)
 START_UP = "sitecustomize", "usercustomize"  # modules that Python imports at its start, whoever wrote them
 
 
@@ -34,7 +35,7 @@ def first_party_code() -> dict[str, str]:
     """
     code: dict[str, str] = {}
     for module, file in _files():
-        if not _is_first_party(file):
+        if not file.startswith(_FIRST_PARTY):
             continue
         path, name = Path(file), os.path.relpath(file, PROJECT)
         if path.name == "__init__.py" and path.parent.with_suffix(".py").exists():
@@ -51,18 +52,14 @@ def foreign_code() -> list[str]:
     A start-up module among the installed packages counts as foreign, for no package brings one.
     """
     libraries = library_folders()
-    standard = os.path.dirname(os.__file__) + "/"
+    standard = os.path.realpath(os.path.dirname(os.__file__))
     foreign = set[str]()
     for module, file in _files():
         known = file.startswith(libraries) or os.path.realpath(file).startswith(libraries)
-        starts_up = module.__name__ in START_UP and not os.path.realpath(file).startswith(os.path.realpath(standard))
-        if starts_up or not (known or _is_first_party(file)):
+        starts_up = module.__name__ in START_UP and os.path.realpath(os.path.dirname(file)) != standard
+        if starts_up or not (known or file.startswith(_FIRST_PARTY)):
             foreign.add(file)
     return sorted(foreign)
-
-
-def _is_first_party(file: str) -> bool:
-    return any(file.startswith(f"{PROJECT}/{folder}/") for folder in FIRST_PARTY)
 
 
 def _files() -> Iterator[tuple[ModuleType, str]]:
@@ -73,4 +70,4 @@ def _files() -> Iterator[tuple[ModuleType, str]]:
         if spec is not None and spec.has_location:
             file = spec.origin
         if isinstance(file, str) and (spec is not None or os.path.isabs(file)):
-            yield module, os.path.abspath(file)
+            yield module, os.path.abspath(file) if ".." in file or not os.path.isabs(file) else file
