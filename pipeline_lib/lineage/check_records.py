@@ -99,17 +99,16 @@ def _same_bytes(repository: Repository, stages: Collection[str]) -> Iterator[Pro
 def _claims(repository: Repository) -> dict[tuple[str, str], list[str]]:
     """Paths of sources with the kinds that records and `task`, then and now, give them; the stages that read them."""
     claims: dict[tuple[str, str], list[str]] = defaultdict(list)
-    tasks: list[tuple[Any, list[str]]] = [(repository.params.get("task"), [])]
     for stage, record in repository.records.items():
-        tasks.append((record.params.get("task"), [stage]))
         for path, entry in record.inputs.items():
             if entry.kind != MADE:
                 claims[path, entry.kind].append(stage)
-    for task, readers in tasks:
+    for values_then in [repository.params, *(record.params for record in repository.records.values())]:
+        task = values_then.get("task")
         for name, kind in KINDS_OF_TASK.items():
             source = task.get(name) if isinstance(task, dict) else None
             if isinstance(source, str):
-                claims[source, kind].extend(readers)
+                claims.setdefault((source, kind), [])
     return claims
 
 

@@ -95,11 +95,21 @@ def dvc_commit(*stages: str) -> None:
     commit(Path(), "by hand")
 
 
-def edit_lock(change: Callable[[dict[str, Any]], None]) -> None:
-    """Change the stages of dvc.lock, and commit that."""
-    lock = yaml.safe_load(Path("dvc.lock").read_text())
+def read_lock() -> dict[str, Any]:
+    return yaml.load(Path("dvc.lock").read_text(), yaml.CSafeLoader)  # PyYAML without C takes seconds
+
+
+def change_lock(change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change the stages of dvc.lock."""
+    lock = read_lock()
     change(lock["stages"])
-    Path("dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False, allow_unicode=True))
+    text = yaml.dump(lock, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True)
+    Path("dvc.lock").write_text(text)
+
+
+def edit_lock(change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change the stages of dvc.lock, and commit that."""
+    change_lock(change)
     commit(Path(), "by hand")
 
 
@@ -158,9 +168,7 @@ def flip_a_shard() -> None:
 @way(("cache", "FAIL", "data/prompts/mixup.jsonl"), doubted=MIXUP)
 def flip_the_cache() -> None:
     """A bit of an object in DVC's cache flips."""
-    found = entry(
-        yaml.safe_load(Path("dvc.lock").read_text())["stages"], "prompts@mixup", "outs", "data/prompts/mixup.jsonl"
-    )
+    found = entry(read_lock()["stages"], "prompts@mixup", "outs", "data/prompts/mixup.jsonl")
     path = Path(".dvc/cache/files/md5") / found["md5"][:2] / found["md5"][2:]
     path.chmod(0o644)
     flip(path)
@@ -512,9 +520,7 @@ def edit_a_dependency_of_the_lock() -> None:
 def edit_an_out_of_the_lock() -> None:
     """A checkpoint changes, and its digest in dvc.lock; not committed."""
     flip(WEIGHTS)
-    lock = yaml.safe_load(Path("dvc.lock").read_text())
-    entry(lock["stages"], RECONSTRUCT, "outs", CHECKPOINT)["md5"] = dvc_digest(CHECKPOINT)
-    Path("dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
+    change_lock(lambda stages: entry(stages, RECONSTRUCT, "outs", CHECKPOINT).update(md5=dvc_digest(CHECKPOINT)))
 
 
 def drop_dependency(stages: dict[str, Any]) -> None:
@@ -784,7 +790,7 @@ def a_description_cut_short() -> None:
 @way(("frozen", "WARN", "prompts@mixup"), doubted=set())
 def freeze() -> None:
     """A stage is frozen."""
-    edit_yaml("  prompts:\n", "  prompts:\n    frozen: true\n")
+    edit_yaml("    do:\n", "    do:\n      frozen: true\n")
 
 
 @way(("frozen", "WARN", SYNTHESIZE), ("parameters", "FAIL", "params.yaml: synthesize"), doubted=MIXUP)
