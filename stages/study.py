@@ -52,7 +52,7 @@ def main(
     labelled = world / "test" / domain
     inputs: dict[Path, Kind] = {chosen.classifier: "classifier weights", labelled: "labelled images"}
     inputs[chosen.synthetic] = "made"
-    if images == "real":
+    if stage == "study-baseline":  # which declares them for every baseline, though real images alone read them
         inputs[chosen.real] = "real images"
     with recorded("study", out.name, ("torch", "timm", "scipy"), [out], inputs) as facts:
         facts |= run_cells(chosen, labelled, settings, out, f"{stage}@{out.name}")

@@ -1,11 +1,14 @@
 """A study by a real `dvc repro`."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from pipeline_lib.__main__ import app
 from tests.conftest import edit_params
 from tests.pipeline.conftest import repro
 
@@ -33,11 +36,17 @@ def clone(finished: Path, tmp_path: Path) -> Path:
     return clone
 
 
-def test_only_what_changed_runs_again(clone: Path) -> None:
+def test_only_what_changed_runs_again_and_the_audit_finds_no_fault(
+    clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(clone)
     assert STUDY | {"compare@noise"} <= repro(clone)
     comparisons = pd.read_csv(clone / "data/comparison/noise/comparisons.csv")
     assert set(comparisons["source"]) == {"mixup"}
     assert set(comparisons["precision"]) == {"w4a4", "w2a4", "all"}
+    result = CliRunner().invoke(app, ["audit", "--json"], catch_exceptions=False)
+    checks = json.loads(result.stdout)["checks"]
+    assert not [problem for check in checks for problem in check["problems"] if problem["status"] == "FAIL"]
     assert repro(clone) == set()
     edit_params(clone / "params.yaml", **{"study.resamples": 500})
     assert repro(clone) == {"compare@noise"}
