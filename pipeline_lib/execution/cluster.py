@@ -41,7 +41,8 @@ def run_on_ray(runtime: Runtime, todo: Iterable[T], make_worker: MakeWorker[T], 
         import ray
     except ImportError:
         raise InputError(
-            "params.yaml: `runtime.executor` is ray, which is not installed; `pip install -r requirements-ray.txt`"
+            "params.yaml: `runtime.executor` is ray, which is not installed; "
+            "`pip install -r requirements-ray.txt -c constraints.txt`"
         ) from None
     environment = {"env_vars": {"PYTHONPATH": str(Path.cwd())}}
     try:
