@@ -13,6 +13,7 @@ class ClassName:
 
     name: str
     definition: str
+    synset: str = ""  # of WordNet, where the list has them
 
     def with_article(self) -> str:
         """`a sneaker`, `an ankle boot`."""
@@ -73,5 +74,5 @@ def _resolve(path: Path, rows: list[dict[str, str]]) -> list[ClassName]:
         except KeyError:
             raise InputError(f"{path}:{position + 2}: timm knows no synset {row['synset']!r}") from None
         # The first of the synonyms; two ImageNet classes share theirs (crane, maillot): that is polysemy, not an error.
-        classes.append(ClassName(names.split(",")[0].strip(), definition.split(":", 1)[-1].strip()))
+        classes.append(ClassName(names.split(",")[0].strip(), definition.split(":", 1)[-1].strip(), row["synset"]))
     return classes
