@@ -38,7 +38,7 @@ def main(
             case "noise":
                 samples = sources.noise(params.count, params.seed, data_config)
             case "real":
-                samples = sources.real(real)
+                samples = sources.real(real, params.seed)
         facts |= assemble(samples, params.count, data_config, out)
         write_preview(out, params.preview, preview)
 

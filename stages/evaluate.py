@@ -40,8 +40,7 @@ def main(
     device = resolve_device(read(Runtime, "runtime"))
     axes = {"source": source, "model": model, "precision": precision}
     with recorded("evaluate", cell, PACKAGES, [OUT / cell], inputs) as facts:
-        names = [entry.name for entry in read_vocabulary(classes)]
-        facts |= evaluate_cell(axes, looked_at, names, params, device, OUT / cell)
+        facts |= evaluate_cell(axes, looked_at, read_vocabulary(classes), params, device, OUT / cell)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,7 @@ def main(model: Annotated[str, typer.Argument(help="A folder below `task.classif
     inputs: dict[Path, Kind] = {classes: "text", classifier: "classifier weights", labelled: "labelled images"}
     device, out = resolve_device(read(Runtime, "runtime")), Path("data/evaluation") / f"float-{model}"
     with recorded("evaluate", out.name, PACKAGES, [out], inputs) as facts:
-        names = [entry.name for entry in read_vocabulary(classes)]
-        facts |= evaluate_float(classifier, labelled, names, params, device, out)
+        facts |= evaluate_float(classifier, labelled, read_vocabulary(classes), params, device, out)
 
 
 if __name__ == "__main__":

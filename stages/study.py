@@ -13,7 +13,9 @@ from pipeline_lib.params.evaluate import Evaluate
 from pipeline_lib.params.reconstruct import Method, Precision, Reconstruct
 from pipeline_lib.params.runtime import Runtime
 from pipeline_lib.params.study import Study
+from pipeline_lib.params.task import Task
 from pipeline_lib.params.treatments import Treatment
+from pipeline_lib.prompts.vocabulary import read_vocabulary
 from pipeline_lib.provenance.record import Kind, recorded
 from pipeline_lib.study.cells import StudySettings, run_cells
 from pipeline_lib.study.sets import StudySource
@@ -49,13 +51,13 @@ def main(
         device=resolve_device(runtime, tf32=params.tf32),
         cache_gib=runtime.cache_gib,
     )
-    labelled = world / "test" / domain
-    inputs: dict[Path, Kind] = {chosen.classifier: "classifier weights", labelled: "labelled images"}
+    labelled, classes = world / "test" / domain, Path(read(Task, "task").classes)
+    inputs: dict[Path, Kind] = {chosen.classifier: "classifier weights", labelled: "labelled images", classes: "text"}
     inputs[chosen.synthetic] = "made"
     if stage == "study-baseline":  # which declares them for every baseline, though real images alone read them
         inputs[chosen.real] = "real images"
     with recorded("study", out.name, ("torch", "timm", "scipy"), [out], inputs) as facts:
-        facts |= run_cells(chosen, labelled, settings, out, f"{stage}@{out.name}")
+        facts |= run_cells(chosen, labelled, read_vocabulary(classes), settings, out, f"{stage}@{out.name}")
 
 
 if __name__ == "__main__":

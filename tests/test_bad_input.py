@@ -130,14 +130,14 @@ def test_calibration_set_of_another_network(workspace: Path, stage: Stage, refus
 def test_empty_absent_and_foreign_test_set(workspace: Path, refused: Callable[..., None]) -> None:
     test = workspace / "world/test"
     write_idx(test / "labels-idx1-ubyte.gz", np.arange(40) % 11)
-    refused("label 10, but the network knows 10 classes", "evaluate_float", "resnet")
+    refused("label 10, expected those of 10 classes: 0 to 9", "evaluate_float", "resnet")
     (test / "images-idx3-ubyte.gz").write_bytes(b"not gzip")
     refused("not a whole gzipped idx file", "evaluate_float", "resnet")
     for file in test.iterdir():
         file.unlink()
     refused("no labelled images", "evaluate_float", "resnet")
     test.rmdir()
-    refused("labelled images not found", "evaluate_float", "resnet")
+    refused("expected a folder of labelled images, found nothing", "evaluate_float", "resnet")
 
 
 def test_classes_that_do_not_fit_the_network(workspace: Path, refused: Callable[..., None]) -> None:

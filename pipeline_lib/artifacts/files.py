@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline_lib.errors import InputError
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
@@ -77,9 +79,27 @@ def md5(path: Path) -> str:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
+def check_name(path: Path) -> None:
+    """Stop at a file or folder whose name no table could hold.
+
+    Raises:
+        InputError: the name is not UTF-8.
+    """
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{path.parent}: the name {os.fsencode(path.name)!r} is not UTF-8; rename it") from None
+
+
 def dvc_listing(path: Path, digest: Callable[[Path], str] = md5) -> list[dict[str, str]]:
-    """What DVC keeps of a folder: digest and name of each file, by name, but for what .dvcignore leaves out."""
+    """What DVC keeps of a folder: digest and name of each file, by name, but for what .dvcignore leaves out.
+
+    Raises:
+        InputError: a name is not UTF-8.
+    """
     files = [file for file in path.rglob("*") if file.is_file() and file.suffix != ".pyc" and file.name != ".gitignore"]
+    for file in files:
+        check_name(file)
     by_name = sorted((file.relative_to(path).as_posix(), file) for file in files)
     return [{"md5": digest(file), "relpath": name} for name, file in by_name]
 

@@ -2,8 +2,36 @@
 
 import tarfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import BinaryIO
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file in a tar: where its content begins, and how long it is."""
+
+    tar: Path
+    offset: int
+    size: int
+
+    def read(self) -> bytes:
+        """Its content."""
+        with self.tar.open("rb") as file:
+            return self.read_from(file)
+
+    def read_from(self, tar: BinaryIO) -> bytes:
+        """Its content, from the open tar.
+
+        Raises:
+            tarfile.TarError: the tar has become shorter.
+        """
+        tar.seek(self.offset)
+        content = tar.read(self.size)
+        if len(content) != self.size:
+            raise tarfile.ReadError("unexpected end of data")
+        return content
 
 
 def read_tar(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
@@ -16,31 +44,41 @@ def read_tar(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
         OSError: the tar cannot be read.
         tarfile.TarError: it is truncated or damaged, or holds what is no file of a sample.
     """
+    with path.open("rb") as file:
+        for key, members in index_tar(path):
+            yield key, {extension: member.read_from(file) for extension, member in members.items()}
+
+
+def index_tar(path: Path, hidden: list[str] | None = None) -> Iterator[tuple[str, dict[str, Member]]]:
+    """As `read_tar`, with where the files lie in place of their contents.
+
+    `hidden` gets the names of files that begin with a dot; without it they are an error.
+    """
     _check_end(path)
     with tarfile.open(path, "r:") as tar:
-        for key, files in groupby(_files(tar), key=lambda file: file[0]):
-            sample: dict[str, bytes] = {}
-            for _, extension, content in files:
+        for key, files in groupby(_files(tar, path, hidden), key=lambda file: file[0]):
+            sample: dict[str, Member] = {}
+            for _, extension, member in files:
                 if extension in sample:
                     raise tarfile.ReadError(f"{key}.{extension} comes twice")
-                sample[extension] = content
+                sample[extension] = member
             yield key, sample
+        _check_rest(path, tar.offset)
 
 
-def _files(tar: tarfile.TarFile) -> Iterator[tuple[str, str, bytes]]:
-    """Key, extension and content of each file."""
+def _files(tar: tarfile.TarFile, path: Path, hidden: list[str] | None) -> Iterator[tuple[str, str, Member]]:
+    """Key, extension and place of each file."""
     for member in tar:
         if member.isdir():
             continue
         folder, slash, name = member.name.rpartition("/")
         stem, dot, extension = name.partition(".")
-        file = tar.extractfile(member) if member.isreg() else None
-        if file is None or not (stem and dot):
+        if hidden is not None and dot and not stem:
+            hidden.append(member.name)
+            continue
+        if not (member.isreg() and not member.issparse() and stem and dot):
             raise tarfile.ReadError(f"unexpected member {member.name}")
-        content = file.read()
-        if len(content) != member.size:
-            raise tarfile.ReadError("unexpected end of data")
-        yield folder + slash + stem, extension, content
+        yield folder + slash + stem, extension, Member(path, member.offset_data, member.size)
 
 
 def _check_end(path: Path) -> None:
@@ -50,3 +88,12 @@ def _check_end(path: Path) -> None:
         file.seek(max(0, size - 2 * tarfile.BLOCKSIZE))
         if size < 2 * tarfile.BLOCKSIZE or size % tarfile.BLOCKSIZE or any(file.read()):
             raise tarfile.ReadError("no end of archive")
+
+
+def _check_rest(path: Path, end: int) -> None:
+    """What comes after the first block of zeros, as in tars that were joined, tarfile does not read."""
+    with path.open("rb") as file:
+        file.seek(end)
+        while block := file.read(1 << 20):
+            if any(block):
+                raise tarfile.ReadError("more follows the end of the archive, as where tars were joined")

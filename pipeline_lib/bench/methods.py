@@ -15,12 +15,14 @@ from pipeline_lib.calibration import sources
 from pipeline_lib.calibration.assemble import assemble
 from pipeline_lib.cells.cell import run_cell
 from pipeline_lib.errors import InputError
+from pipeline_lib.evaluation.labelled import labelled_set
 from pipeline_lib.evaluation.predict import predict
-from pipeline_lib.models.card import read_card, resolve_data_config
+from pipeline_lib.models.card import resolve_data_config
 from pipeline_lib.models.classifier import load_classifier
 from pipeline_lib.models.device import place
 from pipeline_lib.params.everything import Params
 from pipeline_lib.progress import ProgressBar
+from pipeline_lib.prompts.vocabulary import read_vocabulary
 from pipeline_lib.quantization.checkpoint import MODEL, NEAREST, load_quantized
 from pipeline_lib.quantization.families import FAMILIES
 from pipeline_lib.quantization.quantize import Quantization
@@ -138,7 +140,7 @@ def _run(
 
     with TemporaryDirectory() as folder:
         calibration = Path(folder) / "calibration"
-        real = sources.real(Path(params.task.real))
+        real = sources.real(Path(params.task.real), params.calibrate.seed)
         assemble(real, params.calibrate.count, resolve_data_config(classifier), calibration)
         name = f"{model}-{precision}-{method}-{seed}"
         top1, seconds = run_cell(name, calibration, classifier, quantization, judge)
@@ -147,11 +149,10 @@ def _run(
 
 def _top1(params: Params, model: str, networks: dict[str, nn.Module], device: torch.device) -> dict[str, float]:
     """Top-1 of each network, in percent of all labelled images, preprocessed as the model needs them."""
-    classifier, labelled = Path(params.task.classifiers) / model, Path(params.task.labelled)
     judged = {name: place(network, device) for name, network in networks.items()}
-    everything = params.evaluate.model_copy(update={"fraction": 1.0})
-    data_config, classes = resolve_data_config(classifier), read_card(classifier).num_classes
-    found = predict(judged, data_config, labelled, classes, everything, device)
+    images = labelled_set(Path(params.task.labelled), read_vocabulary(Path(params.task.classes))).images
+    data_config = resolve_data_config(Path(params.task.classifiers) / model)
+    found = predict(judged, data_config, images, params.evaluate.batch_size, device)
     return {
         name: round(100 * float(np.mean(likeliest[:, 0] == found.labels)), 2)
         for name, likeliest in found.classes.items()

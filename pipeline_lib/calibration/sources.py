@@ -11,6 +11,10 @@ from pipeline_lib.artifacts.fingerprints import seed_of
 from pipeline_lib.artifacts.records import read_lines
 from pipeline_lib.artifacts.shards import Sample, read_shard
 from pipeline_lib.errors import InputError
+from pipeline_lib.pictures.picture import drawn
+from pipeline_lib.pictures.tars import pictures_at
+
+USUAL = (".jpg", ".png", ".webp")
 
 
 def synthetic(dataset: Path) -> Iterator[Sample]:
@@ -43,17 +47,20 @@ def synthetic(dataset: Path) -> Iterator[Sample]:
         )
 
 
-def real(path: Path) -> Iterator[Sample]:
-    """The samples of a tar, or of all tars of a folder in the order of their names.
+def real(path: Path, seed: int) -> Iterator[Sample]:
+    """The pictures of a tar, of a folder of tars, or of a folder, in an order that is drawn by their keys.
 
     Raises:
-        InputError: there is no tar, or one is truncated or altered.
+        InputError: there is no picture, a tar is truncated or altered, or a picture is damaged.
     """
-    tars = [path] if path.suffix == ".tar" else sorted(path.glob("*.tar"))
-    if not tars:
-        raise InputError(f"{path}: no tar shards of real images here; `task.real` in params.yaml names them")
-    for tar in tars:
-        yield from read_shard(tar)
+    found = pictures_at(path)
+    if not found.pictures:
+        raise InputError(
+            f"{path}: no pictures; expected WebDataset tars or pictures of {', '.join(USUAL)} or other formats, at the "
+            f"path that `task.real` in params.yaml names{found.words_on_skipped}"
+        )
+    for picture in drawn(found.pictures, "real", seed):
+        yield Sample(picture.open(), {"key": picture.key, "classes": list(picture.classes)})
 
 
 def noise(count: int, seed: int, data_config: dict[str, Any]) -> Iterator[Sample]:

@@ -33,7 +33,9 @@ def choose(
     set. Only a network of a treated source may have been optimised on some of these. A score is the percentage of a
     recipe's images on which the network predicts what the float network does; for each model and precision that source
     is chosen whose mean score over recipes is highest. No label and no real image is used, and sources of real images
-    do not compete, unless `calibration` names one. Returns facts for the provenance.
+    do not compete, unless `calibration` names one. `judge_classes` is the number of classes that the float network sees
+    in these images: where it is small, as in images of a generator that draws nothing, any network agrees with it.
+    Returns facts for the provenance.
 
     Args:
         data: folder with calibration/ and quantized/.
@@ -68,7 +70,8 @@ def choose(
                 chosen = max(scores, key=lambda source: scores[source]["agreement"])
             for source, score in scores.items():
                 row = {"model": model, "precision": precision, "source": source, **score}
-                rows.append({**row, "chosen": source == chosen, "checkpoint": cells[source].as_posix()})
+                facts = {"judge_classes": judge.classes_seen, "chosen": source == chosen}
+                rows.append({**row, **facts, "checkpoint": cells[source].as_posix()})
     with atomic(out) as path:
         pd.DataFrame(rows).to_csv(path, index=False, float_format="%.3f", na_rep="nan")
     return {"device": str(device), "judge_images": held_out * len(axes.recipes)}
@@ -92,6 +95,7 @@ class _Judge:
         sets = {recipe: read_images(calibration / f"{recipe}-{model}" / IMAGES) for recipe in recipes}
         self.images: dict[str, Pixels] = {recipe: images[len(images) - held_out :] for recipe, images in sets.items()}
         self.expected = self._predict(loaded.network)
+        self.classes_seen = len(set().union(*(predicted.tolist() for predicted in self.expected.values())))
 
     def agreement(self, cell: Path) -> dict[str, float]:
         """Percentage of images on which the cell's network predicts what the float one does: mean, and by recipe."""

@@ -10,22 +10,27 @@ from pipeline_lib.evaluation.features import Responses
 
 Classes = Sequence[Sequence[int]]  # for each image those that it is meant to show; none for noise
 Facts = dict[str, float | None]
+DISTANCES = ("kernel_distance", "precision", "recall", "density", "coverage")
 
 
 def set_facts(images: Responses, classes: Classes, labelled: Responses) -> Facts:
     """Kernel distance, precision, recall, density, coverage, diversity, and what is recognised of the named classes.
 
     `recognised`, in percent: of the k classes that an image is meant to show, the share that is among its k likeliest
-    classes, averaged over images; for k = 1 that is top-1 accuracy. None where no image is meant to show any.
+    classes, averaged over images; for k = 1 that is top-1 accuracy. None where no image is meant to show any. The
+    distances are None where either set has too few images for them.
     """
     shares = []
     for ranking, named in zip(images.ranking, classes, strict=True):
         if named:
             likeliest = set(ranking[: len(named)])
             shares.append(len(likeliest & set(named)) / len(named))
+    distances: Facts = dict.fromkeys(DISTANCES)
+    if min(len(images.features), len(labelled.features)) > NEIGHBOURS:
+        distances["kernel_distance"] = kernel_distance(images.features, labelled.features)
+        distances |= manifold_metrics(images.features, labelled.features)
     return {
-        "kernel_distance": kernel_distance(images.features, labelled.features),
-        **manifold_metrics(images.features, labelled.features),
+        **distances,
         "diversity": diversity(images.features),
         "recognised": 100 * float(np.mean(shares)) if shares else None,
     }

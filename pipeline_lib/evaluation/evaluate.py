@@ -1,5 +1,6 @@
 """Evaluation of a cell: its reconstructed network, and the one rounded to nearest, against the float one."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,21 +18,16 @@ from pipeline_lib.evaluation.features import Responses, responses
 from pipeline_lib.evaluation.flipped import flipped
 from pipeline_lib.evaluation.gap import generalization_gap
 from pipeline_lib.evaluation.histograms import histograms
+from pipeline_lib.evaluation.labelled import labelled_set, sample
 from pipeline_lib.evaluation.metrics import accuracy_metrics
 from pipeline_lib.evaluation.networks import Networks, load_networks
-from pipeline_lib.evaluation.predict import (
-    METRICS,
-    PREDICTIONS,
-    first_labelled,
-    labelled_batches,
-    predict,
-    prediction_table,
-)
+from pipeline_lib.evaluation.predict import METRICS, PREDICTIONS, labelled_pixels, predict, prediction_table
 from pipeline_lib.evaluation.sensitivity import sensitivity
 from pipeline_lib.models.normalise import Normaliser
 from pipeline_lib.models.prediction import Indices, in_batches, predicted_classes
 from pipeline_lib.models.preprocessing import Pixels
 from pipeline_lib.params.evaluate import Evaluate
+from pipeline_lib.prompts.vocabulary import ClassName
 from pipeline_lib.quantization.quantize import BLOCKS
 
 GAP = "gap.csv"
@@ -50,7 +46,12 @@ class Inputs:
 
 
 def evaluate_cell(
-    cell: dict[str, str], inputs: Inputs, class_names: list[str], params: Evaluate, device: torch.device, out: Path
+    cell: dict[str, str],
+    inputs: Inputs,
+    classes: Sequence[ClassName],
+    params: Evaluate,
+    device: torch.device,
+    out: Path,
 ) -> dict[str, Any]:
     """Write all that is measured of a cell. Returns facts for the provenance.
 
@@ -60,7 +61,7 @@ def evaluate_cell(
     Args:
         cell: its source, model and precision.
         inputs: folders that are read.
-        class_names: in the order of the network's outputs.
+        classes: in the order of the network's outputs.
         params: which labelled images, and how many at a time.
         device: where the networks run.
         out: folder to be written.
@@ -71,7 +72,8 @@ def evaluate_cell(
     networks = load_networks(inputs.quantized, inputs.classifier, device)
     data_config = networks.data_config
     quantized = {"reconstructed": networks.reconstructed, "nearest": networks.nearest}
-    found = predict(quantized, data_config, inputs.labelled, len(class_names), params, device)
+    images = labelled_set(inputs.labelled, classes).chosen(params.fraction)
+    found = predict(quantized, data_config, images, params.batch_size, device)
     reference = pd.read_csv(inputs.float_evaluation / PREDICTIONS, dtype={"key": str})
     if reference["key"].tolist() != found.keys:
         raise InputError(
@@ -79,14 +81,15 @@ def evaluate_cell(
         )
     float_top1 = reference["float"].to_numpy()
     metrics = {
-        name: accuracy_metrics(found.labels, likeliest, class_names, params.confidence, float_top1)
+        name: accuracy_metrics(found.labels, likeliest, params.confidence, float_top1)
         for name, likeliest in found.classes.items()
     }
     top1 = {name: likeliest[:, 0] for name, likeliest in found.classes.items()}
     predictions = prediction_table(found.keys, found.labels, {"float": float_top1, **top1})
     calibration = read_set(inputs.preview)
-    unseen = first_labelled(inputs.labelled, data_config, params, params.compared)
-    labels = found.labels[: len(unseen)]
+    compared = sample(images, params.compared)
+    unseen = np.stack(list(labelled_pixels([images[position] for position in compared], data_config)))
+    labels = found.labels[compared]
     facts, facts_of_classes = _calibration_facts(networks, calibration, (unseen, labels), params, device)
     units = pd.read_csv(inputs.quantized / BLOCKS)["unit"].tolist()
     gap = generalization_gap(
@@ -106,15 +109,13 @@ def evaluate_cell(
                 "images": len(found.labels),
                 **metrics,
                 "calibration": facts,
-                "calibration_per_class": {class_names[c]: values for c, values in facts_of_classes.items()},
+                "calibration_per_class": {str(c): values for c, values in facts_of_classes.items()},
             },
         )
         predictions.to_csv(folder / PREDICTIONS, index=False)
         gap.to_csv(folder / GAP, index=False)
         _write_layers(folder, networks, calibration.images, device)
-        batches = labelled_batches(inputs.labelled, data_config, params)
-        images = (image for _, pixels, _ in batches for image in pixels)
-        rows, pixels = flipped(predictions, images, class_names, data_config["input_size"][1:])
+        rows, pixels = flipped(predictions, images, data_config)
         rows.to_csv(folder / "flipped.csv", index=False)
         np.save(folder / "flipped.npy", pixels)
     return {"device": str(device), "images": len(found.labels)}

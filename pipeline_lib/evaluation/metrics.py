@@ -10,16 +10,12 @@ from pipeline_lib.models.prediction import Indices
 
 
 def accuracy_metrics(
-    labels: Indices, top5: Indices, class_names: list[str], confidence: float, reference: Indices | None = None
+    labels: Indices, top5: Indices, confidence: float, reference: Indices | None = None
 ) -> dict[str, Any]:
-    """Percentages: top1 with its Wilson interval, top5, agreement with `reference`, top-1 by class.
+    """Percentages: top1 with its Wilson interval, top5, agreement with `reference`, top-1 by the index of a class.
 
-    Args:
-        labels: of n images, (n,).
-        top5: (n, k), the k <= 5 likeliest classes, likeliest first.
-        class_names: in the order of the indices.
-        confidence: of the interval, such as 0.95.
-        reference: (n,), the float network's predictions; none for that network itself.
+    `labels` are those of n images, (n,); `top5`, (n, k), has their k <= 5 likeliest classes, likeliest first;
+    `confidence` of the interval is such as 0.95; `reference`, (n,), is what the float network predicts.
     """
     predicted, n = top5[:, 0], len(labels)
     interval = binomtest(int((predicted == labels).sum()), n).proportion_ci(confidence, method="wilson")
@@ -30,9 +26,7 @@ def accuracy_metrics(
         "top1_high": round(100 * float(interval.high), 3),
         "top5": _percent((top5 == labels[:, None]).any(1)),
         **agreement,
-        "per_class": {
-            name: _percent(predicted[labels == c] == c) for c, name in enumerate(class_names) if (labels == c).any()
-        },
+        "per_class": {str(c): _percent(predicted[labels == c] == c) for c in np.unique(labels)},
     }
 
 

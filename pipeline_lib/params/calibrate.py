@@ -11,5 +11,5 @@ class Calibrate(Section):
     """How many images a calibration set holds, and how they are drawn."""
 
     count: Annotated[int, Field(ge=1)]  # images
-    seed: Annotated[int, Field(ge=0)] = 0  # of the noise source, and of treatments that mix
+    seed: Annotated[int, Field(ge=0)] = 0  # of the noise, of the draw of real images, of treatments that mix
     preview: Annotated[int, Field(ge=1)]  # images that evaluation and report look at

@@ -44,16 +44,14 @@ class Confusion:
         return [Change(self.classes[i], self.classes[j], int(confused[i, j])) for i, j in pairs if confused[i, j]]
 
 
-def confusion(predictions: pd.DataFrame, labelled: list[str]) -> Confusion:
+def confusion(predictions: pd.DataFrame, names: list[str]) -> Confusion:
     """What changed in a cell, by its predictions: columns label, float and reconstructed, each the index of a class.
 
-    `labelled` names the classes that labels have, in the order of their indices. A class that no label has is named by
-    its index.
+    `names` are those of the classes, by index; the result has the classes that are found.
     """
-    names = dict(zip(sorted(predictions["label"].unique()), labelled, strict=True))
-    found = sorted(np.unique(predictions))
-    positions = predictions.replace({index: position for position, index in enumerate(found)}).astype(int)
+    found, positions = np.unique(predictions.to_numpy(int), return_inverse=True)
+    label, float_, reconstructed = positions.reshape(predictions.shape).T
     counts = np.zeros((len(found), len(found)), int)
-    np.add.at(counts, (positions["label"], positions["reconstructed"]), 1)
-    np.add.at(counts, (positions["label"], positions["float"]), -1)
-    return Confusion([names.get(index, f"class {index:.0f}") for index in found], counts)
+    np.add.at(counts, (label, reconstructed), 1)
+    np.add.at(counts, (label, float_), -1)
+    return Confusion([names[index] for index in found], counts)

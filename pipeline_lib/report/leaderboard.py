@@ -1,5 +1,6 @@
 """Accuracy of every network, as evaluation wrote it: leaderboard.csv and metrics.json."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,21 @@ class Result(Artifact):
     top1_high: float
     top5: float
     agreement: float | None = None  # images on which the prediction is the float network's; None for that network
-    per_class: dict[str, float]
+    per_class: dict[str, float]  # top-1 by the index of a class
 
 
 class FloatMetrics(Artifact):
     """metrics.json of a network as it was trained."""
 
     images: int
+    classes: list[str]  # names by index
     result: Result = Field(alias="float")
+
+    @property
+    def names(self) -> list[str]:
+        """The classes' names, with the index where two share one."""
+        counts = Counter(self.classes)
+        return [f"{name} ({index})" if counts[name] > 1 else name for index, name in enumerate(self.classes)]
 
 
 class CellMetrics(Artifact):
@@ -54,6 +62,7 @@ class Setting:
     model: str
     precision: str
     float_result: Result
+    names: list[str]  # of the classes, by index
     cells: dict[str, CellMetrics]  # by source, in the order of the axes
 
     @property
@@ -122,7 +131,7 @@ def read_board(evaluation: Path, axes: Axes) -> Board:
     for model in axes.models:
         floats[model] = read_artifact(FloatMetrics, evaluation / f"float-{model}" / "metrics.json")
         for precision in axes.precisions:
-            setting = Setting(model, precision, floats[model].result, {})
+            setting = Setting(model, precision, floats[model].result, floats[model].names, {})
             for source in axes.sources:
                 path = evaluation / setting.cell(source) / "metrics.json"
                 setting.cells[source] = read_artifact(CellMetrics, path)

@@ -43,11 +43,12 @@ class SettingView:
     finding: str
     best: list[str]  # the data-free sources that nothing beats
     scores: dict[str, float]  # agreement on images kept back, by source, that needs no labels
+    judge_classes: int  # that the float network sees in the images that the scores are of
     chosen: str  # the source with the highest score, or that params.yaml names
     accuracy: str  # a chart
     losses: dict[str, str]  # a chart by source
     curves: pd.DataFrame  # see `read_curves`
-    gradients: str  # a chart
+    gradients: str  # a chart; empty where nothing was iterated
     sensitivity: str  # a chart
     shown: str  # the source whose histograms are on the page: those of all would make a large page
     histograms: dict[str, str]  # a chart by layer
@@ -113,39 +114,39 @@ def _view(data: Path, board: Board, setting: Setting) -> SettingView:
         for source, folder in evaluated.items()
     }
     gaps = {source: read_table(folder / "gap.csv", GAP_COLUMNS, ("unit",)) for source, folder in evaluated.items()}
-    classes = list(setting.float_result.per_class)
     confusions = {
-        source: confusion(read_table(folder / "predictions.csv", PREDICTION_COLUMNS), classes)
+        source: confusion(read_table(folder / "predictions.csv", PREDICTION_COLUMNS)[PREDICTION_COLUMNS], setting.names)
         for source, folder in evaluated.items()
     }
-    scores, chosen = _choice(data / "choice/ranking.csv", setting)
+    scores, judge_classes, chosen = _choice(data / "choice/ranking.csv", setting)
     return SettingView(
         setting=setting,
         finding=setting_finding(board, setting),
         best=best,
         scores=scores,
+        judge_classes=judge_classes,
         chosen=chosen,
         accuracy=figures.accuracy_chart(setting),
         losses=figures.loss_charts(_losses_of_units(quantized), setting.title),
         curves=curves,
-        gradients=figures.gradient_chart(curves, setting.title),
+        gradients=figures.gradient_chart(curves, setting.title) if len(curves) else "",
         sensitivity=figures.sensitivity_chart(sensitivities, setting.title),
         shown=shown,
         histograms=_histogram_charts(evaluated[shown] / "histograms.json", setting),
         gaps=gaps,
         confusions=confusions,
-        flips={source: read_flips(folder) for source, folder in evaluated.items()},
+        flips={source: read_flips(folder, setting.names) for source, folder in evaluated.items()},
         # Bits are decided by model and precision: every source has the same map.
         bits=read_artifact(BitMap, quantized[shown] / "quantization.json"),
     )
 
 
-def _choice(ranking: Path, setting: Setting) -> tuple[dict[str, float], str]:
-    """The scores of a setting's sources, and the source that was chosen."""
+def _choice(ranking: Path, setting: Setting) -> tuple[dict[str, float], int, str]:
+    """The scores of a setting's sources, in how many classes, and the source that was chosen."""
     table = read_table(ranking, RANKING_COLUMNS, ("model", "precision", "source", "chosen"))
     rows = table[(table["model"] == setting.model) & (table["precision"] == setting.precision)]
     scores = dict(zip(rows["source"], rows["agreement"], strict=True))
-    return scores, rows.loc[rows["chosen"] == "True", "source"].item()
+    return scores, int(rows["judge_classes"].iloc[0]), rows.loc[rows["chosen"] == "True", "source"].item()
 
 
 def _losses_of_units(quantized: dict[str, Path]) -> dict[str, pd.DataFrame]:

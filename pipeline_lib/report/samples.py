@@ -75,16 +75,16 @@ def read_grid(folder: Path, source: str, count: int) -> Grid:
     )
 
 
-def read_flips(folder: Path) -> list[Flip]:
-    """The flipped images of a cell's evaluation.
+def read_flips(folder: Path, names: list[str]) -> list[Flip]:
+    """The flipped images of a cell's evaluation; `names` are those of the classes, by index.
 
     Raises:
         InputError: a file is absent or damaged.
     """
-    rows = read_table(folder / "flipped.csv", FLIPPED_COLUMNS, tuple(FLIPPED_COLUMNS))
+    rows = read_table(folder / "flipped.csv", FLIPPED_COLUMNS, ("key",))
     images = read_pixels(folder / "flipped.npy")
-    class_names = rows[FLIPPED_COLUMNS[1:]].itertuples(index=False, name=None)
-    return [Flip(_data_url(image), *names) for image, names in zip(images, class_names, strict=True)]
+    classes = rows[FLIPPED_COLUMNS[1:]].to_numpy(int)
+    return [Flip(_data_url(image), *(names[c] for c in three)) for image, three in zip(images, classes, strict=True)]
 
 
 def _pictures(images: np.ndarray, rows: pd.DataFrame, count: int) -> list[Picture]:

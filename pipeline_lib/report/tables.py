@@ -17,7 +17,7 @@ GAP_COLUMNS = ["unit", "calibration", "labelled"]
 SENSITIVITY_COLUMNS = ["layer", "weight_bits", "activation_bits", "divergence"]
 FLIPPED_COLUMNS = ["key", "label", "float", "reconstructed"]
 PREDICTION_COLUMNS = ["label", "float", "reconstructed"]
-RANKING_COLUMNS = ["model", "precision", "source", "agreement", "chosen"]
+RANKING_COLUMNS = ["model", "precision", "source", "agreement", "judge_classes", "chosen"]
 SAMPLE_COLUMNS = ["key", "prompt", "scores", "kept", "reason"]
 POINTS_OF_A_UNIT = 20  # in its curves
 
@@ -128,4 +128,5 @@ def read_curves(paths: dict[str, Path]) -> pd.DataFrame:
             means.insert(0, "unit", unit)
             means.insert(0, "source", source)
             thinned.append(means)
-    return pd.concat(thinned, ignore_index=True)
+    empty = pd.DataFrame(columns=["source", "unit", "position", "loss", "gradient_norm"])
+    return pd.concat(thinned or [empty], ignore_index=True)  # none of a method without iterations

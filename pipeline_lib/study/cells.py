@@ -1,6 +1,6 @@
 """The cells of one source on one network: quantized for each replicate and precision, and evaluated."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,11 +17,13 @@ from pipeline_lib.artifacts.records import read_json, write_json
 from pipeline_lib.artifacts.workdir import WorkDirectory
 from pipeline_lib.calibration.sets import CalibrationSet, read_set
 from pipeline_lib.cells.cell import run_cell
+from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.calibration_set import class_facts, named_accuracy, set_facts
 from pipeline_lib.evaluation.features import Responses, responses
 from pipeline_lib.evaluation.gap import generalization_gap
+from pipeline_lib.evaluation.labelled import labelled_set, sample
 from pipeline_lib.evaluation.networks import load_networks
-from pipeline_lib.evaluation.predict import Predictions, first_labelled, predict
+from pipeline_lib.evaluation.predict import Predictions, labelled_pixels, predict
 from pipeline_lib.models.card import read_card
 from pipeline_lib.models.classifier import load_classifier
 from pipeline_lib.models.device import place
@@ -31,13 +33,14 @@ from pipeline_lib.params.evaluate import Evaluate
 from pipeline_lib.params.reconstruct import Method, Precision, Reconstruct
 from pipeline_lib.params.study import StudyCells
 from pipeline_lib.progress import ProgressBar
+from pipeline_lib.prompts.vocabulary import ClassName
 from pipeline_lib.quantization.quantize import BLOCKS, CURVES, Quantization
 from pipeline_lib.quantization.quantize import VERSION as QUANTIZATION_VERSION
 from pipeline_lib.study.files import CELLS, CLASSES, PREDICTIONS, SETS, UNITS
 from pipeline_lib.study.sets import StudySource, judge_images
 
 # The version of what computes the tables; quantization has its own. Raise it with a change that gives other figures.
-VERSION = 1
+VERSION = 2
 GAP_IMAGES = 128  # calibration images that the generalization gap is measured on, and as many labelled ones
 
 
@@ -59,7 +62,14 @@ class StudySettings:
         return Quantization(self.precisions[precision], seeded, self.methods, self.device, self.cache_gib)
 
 
-def run_cells(source: StudySource, labelled: Path, settings: StudySettings, out: Path, stage: str) -> dict[str, Any]:
+def run_cells(
+    source: StudySource,
+    labelled: Path,
+    classes: Sequence[ClassName],
+    settings: StudySettings,
+    out: Path,
+    stage: str,
+) -> dict[str, Any]:
     """Write `out`: tables of cells, calibration sets, classes of these and units, and the predictions for every image.
 
     A killed run continues at the next cell, and there at the next unit. Finished work is kept until other work for the
@@ -68,6 +78,7 @@ def run_cells(source: StudySource, labelled: Path, settings: StudySettings, out:
     Args:
         source: of the calibration images.
         labelled: folder of labelled images of the domain.
+        classes: in the order of the network's outputs.
         settings: how cells are quantized and judged.
         out: folder to be written.
         stage: name of the DVC stage whose out it is.
@@ -81,6 +92,7 @@ def run_cells(source: StudySource, labelled: Path, settings: StudySettings, out:
         "out": out.name,
         "classifier": digest_path(source.classifier),
         "labelled": digest_path(labelled),
+        "classes": [[entry.name, entry.synset] for entry in classes],  # which labels may name
         "images": [digest_path(path) for path in source.read_from],
         "judges": [digest_path(source.synthetic / judge) for judge in cells.judges],
         "params": [section.differences() for section in sections if section],
@@ -95,7 +107,7 @@ def run_cells(source: StudySource, labelled: Path, settings: StudySettings, out:
         if work.done(PREDICTIONS) and last_run(stage).was_of(kept, written):
             work.clear()
         if not all(map(work.done, files)):
-            evaluation = _Evaluation(source, labelled, settings)
+            evaluation = _Evaluation(source, labelled, classes, settings)
             _evaluate_cells(work, evaluation, len(names), out.name)
             _write_tables(work, evaluation.float_predictions, {name: _read(work, name) for name in names})
         work.publish(out, files)
@@ -128,17 +140,27 @@ def _evaluate_cells(work: WorkDirectory, evaluation: "_Evaluation", total: int, 
 class _Evaluation:
     """Evaluates the cells of one network. What they have in common is computed once."""
 
-    def __init__(self, source: StudySource, labelled: Path, settings: StudySettings) -> None:
-        self.source, self.settings, self.labelled = source, settings, labelled
+    def __init__(
+        self, source: StudySource, labelled: Path, classes: Sequence[ClassName], settings: StudySettings
+    ) -> None:
+        self.source, self.settings = source, settings
         cells, evaluate, device = settings.cells, settings.evaluate, settings.device
         classifier = load_classifier(source.classifier)
         self.data_config = classifier.data_config
-        self.classes = read_card(source.classifier).num_classes
+        known = read_card(source.classifier).num_classes
+        if known != len(classes):
+            raise InputError(
+                f"{source.classifier}: a network of {known} classes, but `task.classes` lists {len(classes)}"
+            )
+        self.images = labelled_set(labelled, classes).chosen(evaluate.fraction)
         self.normalise = Normaliser(self.data_config, device)
         self.batch_size = evaluate.batch_size
         self.network = place(classifier.network, device)
         self.float_predictions = self._predict({"float": self.network})
-        self.compared = first_labelled(labelled, self.data_config, evaluate, cells.compared)
+        compared = sample(self.images, cells.compared)
+        self.labels_of_compared = self.float_predictions.labels[compared]
+        pixels = labelled_pixels([self.images[position] for position in compared], self.data_config)
+        self.compared = np.stack(list(pixels))
         self.to_compared = self._responses(self.compared)
         self.judge_images = {
             judge: judge_images(source.synthetic / judge, cells, source.classifier) for judge in cells.judges
@@ -195,8 +217,7 @@ class _Evaluation:
     def _of_set(self, replicate: int, calibration: CalibrationSet) -> dict[str, Any]:
         """Figures of a calibration set, and of its classes."""
         to_calibration = self._responses(calibration.images)
-        labels = self.float_predictions.labels[: len(self.compared)]
-        by_class = class_facts(to_calibration, calibration.classes, self.to_compared, labels)
+        by_class = class_facts(to_calibration, calibration.classes, self.to_compared, self.labels_of_compared)
         counts = {"looked_at": calibration.looked_at, "dropped": calibration.left_out}
         figures = set_facts(to_calibration, calibration.classes, self.to_compared)
         return {
@@ -208,8 +229,7 @@ class _Evaluation:
         return responses(self.network, in_batches(pixels, self.batch_size), self.normalise)
 
     def _predict(self, networks: dict[str, torch.nn.Module]) -> Predictions:
-        evaluate, device = self.settings.evaluate, self.settings.device
-        return predict(networks, self.data_config, self.labelled, self.classes, evaluate, device)
+        return predict(networks, self.data_config, self.images, self.batch_size, self.settings.device)
 
     def _top1(self, network: torch.nn.Module, pixels: np.ndarray) -> np.ndarray:
         return predicted_classes(network, pixels, self.normalise, self.batch_size)

@@ -9,7 +9,6 @@ from typing import Literal
 import numpy as np
 import torch
 
-from pipeline_lib.artifacts.fingerprints import seed_of
 from pipeline_lib.artifacts.shards import Sample
 from pipeline_lib.calibration import sources
 from pipeline_lib.calibration.assemble import assemble
@@ -59,7 +58,7 @@ class StudySource:
             if self.images == "noise":
                 samples = sources.noise(cells.images, replicate, data_config)
             elif self.images == "real":
-                samples = _shuffled(sources.real(self.real), replicate)
+                samples = sources.real(self.real, replicate)
             else:
                 samples = self._block(replicate, cells)
             assemble(samples, cells.images, data_config, out)
@@ -77,7 +76,7 @@ def judge_images(dataset: Path, cells: StudyCells, classifier: Path) -> Pixels:
     """
     begin = cells.replicates * cells.block
     transform = resize_and_crop(resolve_data_config(classifier))
-    samples = islice(sources.synthetic(dataset), begin, begin + cells.judge_images)
+    samples = islice(sources.synthetic(dataset), begin, begin + cells.judge_images)  # their classes are balanced
     images = [transform(sample.image) for sample in samples]
     if len(images) < cells.judge_images:
         raise InputError(
@@ -85,7 +84,3 @@ def judge_images(dataset: Path, cells: StudyCells, classifier: Path) -> Pixels:
             f"{cells.block} and {cells.judge_images} more; raise `prompts.{dataset.name}.count` in params.yaml"
         )
     return np.stack(images)
-
-
-def _shuffled(samples: Iterator[Sample], seed: int) -> list[Sample]:
-    return sorted(samples, key=lambda sample: seed_of("study", seed, sample.key))

@@ -71,3 +71,10 @@ def test_a_file_that_comes_twice(tmp_path: Path) -> None:
             tar.addfile(tarfile.TarInfo("a.png"))
     with pytest.raises(tarfile.ReadError, match=r"a\.png comes twice"):
         list(read_tar(path))
+
+
+def test_tars_that_were_joined(tmp_path: Path) -> None:
+    path, other = (write_tar(tmp_path / name, FILES) for name in ("0.tar", "1.tar"))
+    path.write_bytes(path.read_bytes() + other.read_bytes())
+    with pytest.raises(tarfile.ReadError, match="more follows the end"):
+        list(read_tar(path))

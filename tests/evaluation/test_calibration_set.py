@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline_lib.evaluation.calibration_set import class_facts, named_accuracy, set_facts
+from pipeline_lib.evaluation.calibration_set import DISTANCES, class_facts, named_accuracy, set_facts
 from pipeline_lib.evaluation.distances import diversity, kernel_distance, manifold_metrics
 from pipeline_lib.evaluation.features import Responses, responses
 from pipeline_lib.models.classifier import load_classifier
@@ -75,3 +75,9 @@ def test_features_are_what_the_head_reads(model: str) -> None:
     assert seen.features.shape[0] == 6
     head = classifier.network.get_classifier()
     assert np.allclose(seen.features @ head.weight.double().numpy().T + head.bias.numpy(), logits.numpy(), atol=1e-4)
+
+
+def test_too_few_images_have_no_distances() -> None:
+    few = Responses(np.eye(5), np.zeros((5, 5), int))
+    facts = set_facts(few, [()] * 5, Responses(np.ones((9, 5)), np.zeros((9, 5), int)))
+    assert [name for name, value in facts.items() if value is None] == [*DISTANCES, "recognised"]

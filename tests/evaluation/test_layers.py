@@ -7,10 +7,12 @@ import pandas as pd
 import pytest
 import timm
 import torch
+from PIL import Image
 from torch import nn
 
 from pipeline_lib.evaluation.flipped import COUNT, flipped
 from pipeline_lib.evaluation.histograms import BINS, histograms
+from pipeline_lib.evaluation.labelled import Labelled
 from pipeline_lib.evaluation.networks import float_twin
 from pipeline_lib.evaluation.sensitivity import sensitivity
 from pipeline_lib.params.everything import read_preset
@@ -150,28 +152,35 @@ def predictions(rows: list[tuple[int, int, int]]) -> pd.DataFrame:
     return table.assign(nearest=0)
 
 
+CONFIG = {"input_size": (3, 4, 4), "crop_pct": 1.0, "interpolation": "bicubic"}
+
+
+def images(count: int) -> list[Labelled]:
+    return [Labelled(f"{i:03d}", 0, partial(Image.new, "RGB", (4, 4), (i, 0, 0))) for i in range(count)]
+
+
 def test_flipped_are_right_before_and_wrong_after() -> None:
     table = predictions([(0, 0, 0), (0, 0, 1), (1, 0, 1), (1, 0, 0), (1, 1, 0)])
-    images = [np.full((4, 5, 3), i, np.uint8) for i in range(5)]
-    rows, pixels = flipped(table, images, ["a", "b"], (4, 5))
-    assert rows.to_dict("list") == {
+    rows, pixels = flipped(table, images(5), CONFIG)
+    rows["pixel"] = pixels[:, 0, 0, 0]
+    assert rows.sort_values("key").to_dict("list") == {
         "key": ["001", "004"],
-        "label": ["a", "b"],
-        "float": ["a", "b"],
-        "reconstructed": ["b", "a"],
+        "label": [0, 1],
+        "float": [0, 1],
+        "reconstructed": [1, 0],
+        "pixel": [1, 4],
     }
     assert pixels.dtype == np.uint8
-    assert pixels[:, 0, 0, 0].tolist() == [1, 4]
 
 
-def test_flipped_are_the_first_and_no_more_images_are_read() -> None:
-    images = iter([np.zeros((4, 5, 3), np.uint8)] * 40)
-    rows, pixels = flipped(predictions([(0, 0, 1)] * 40), images, ["a", "b"], (4, 5))
+def test_flipped_are_a_sample_by_key() -> None:
+    rows, pixels = flipped(predictions([(0, 0, 1)] * 40), images(40), CONFIG)
     assert len(rows) == len(pixels) == COUNT
-    assert len(list(images)) == 40 - COUNT
+    assert max(rows["key"]) > "020", "not the first ones"
+    assert [f"{pixel:03d}" for pixel in pixels[:, 0, 0, 0]] == rows["key"].tolist()
 
 
 def test_nothing_flipped_is_an_empty_array_of_the_size() -> None:
-    rows, pixels = flipped(predictions([(0, 0, 0)]), iter(()), ["a", "b"], (4, 5))
+    rows, pixels = flipped(predictions([(0, 0, 0)]), images(1), CONFIG)
     assert list(rows) == ["key", "label", "float", "reconstructed"] and not len(rows)
-    assert pixels.shape == (0, 4, 5, 3) and pixels.dtype == np.uint8
+    assert pixels.shape == (0, 4, 4, 3) and pixels.dtype == np.uint8

@@ -31,7 +31,7 @@ SAMPLES = 3
 def result(top1: float, agreement: float | None = None) -> dict[str, object]:
     values = {"top1": top1, "top1_low": top1 - 0.5, "top1_high": top1 + 0.5, "top5": 99.0}
     values |= {} if agreement is None else {"agreement": agreement}
-    return {**values, "per_class": {"coat": top1 - 1, "bag <b>": top1 + 1}}
+    return {**values, "per_class": {"0": top1 - 1, "1": top1 + 1}}
 
 
 def write_curves(path: Path, loss: float) -> None:
@@ -56,7 +56,7 @@ def write_predictions(folder: Path, rng: np.random.Generator) -> None:
     columns = ["key", "label", "float", "reconstructed", "nearest"]
     pd.DataFrame(rows, columns=columns).to_csv(folder / "predictions.csv", index=False)
     np.save(folder / "flipped.npy", rng.integers(0, 256, (1, 32, 32, 3), dtype=np.uint8))
-    flips = pd.DataFrame([("1", "coat", "coat", "bag <b>")], columns=columns[:4])
+    flips = pd.DataFrame([("1", 0, 0, 1)], columns=columns[:4])
     flips.to_csv(folder / "flipped.csv", index=False)
 
 
@@ -66,7 +66,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = tmp_path_factory.mktemp("report") / "data"
     rng = np.random.default_rng(0)
     for model, accuracy in (("resnet", 90.0), ("vit", 80.0)):
-        metrics = {"model": model, "images": 100, "float": result(accuracy)}
+        metrics = {"model": model, "images": 100, "classes": ["coat", "bag <b>"], "float": result(accuracy)}
         write_json(data / f"evaluation/float-{model}/metrics.json", metrics)
         for source, loss in (("mixup", 2.0), ("noise", 30.0)):
             cell = f"{source}-{model}-w2a4"
@@ -112,7 +112,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         samples.to_csv(folder / "samples.csv", index=False)
         write_json(folder / "summary.json", {"images": 8, "left_out": left_out})
     choice = [
-        {"model": model, "precision": "w2a4", "source": source, "agreement": score, "on_mixup": score, "chosen": chosen}
+        {"model": model, "precision": "w2a4", "source": source, "agreement": score, "on_mixup": score}
+        | {"judge_classes": 2, "chosen": chosen}
         for model in ("resnet", "vit")
         for source, score, chosen in (("mixup", 81.25, model == "resnet"), ("noise", 82.5, model == "vit"))
     ]

@@ -16,6 +16,7 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.params.report import Report
 from pipeline_lib.params.task import Axes
 from pipeline_lib.report.confusion import confusion
+from pipeline_lib.report.leaderboard import FloatMetrics
 from pipeline_lib.report.page import write_report
 from pipeline_lib.report.sources import origin
 from tests.report.conftest import AXES, SAMPLES, result
@@ -129,7 +130,7 @@ def test_calibration_images_are_compared_with_labelled_ones_where_that_is_known(
 
 def test_what_was_chosen_without_labels_is_held_against_the_best(report: Path) -> None:
     page = re.sub(r"\s+", " ", (report / "index.html").read_text())
-    row = '<tr><th>{} at w2a4</th> <td class="left wrap">mixup 81.2, noise 82.5</td> <td class="left">{}</td>'
+    row = '<tr><th>{} at w2a4</th> <td class="left wrap">mixup 81.2, noise 82.5</td> <td>2</td><td class="left">{}</td>'
     row += "<td>{}</td> <td>{}</td></tr>"
     assert row.format("resnet", "mixup", "88.00", "+0.00") in page
     assert row.format("vit", "noise", "50.00", "-28.00") in page
@@ -219,10 +220,10 @@ def test_origin_of_every_kind_of_source() -> None:
 
 def test_confusions_are_counted_against_the_float_network() -> None:
     predictions = pd.DataFrame({"label": [0, 0, 2, 2], "float": [0, 0, 0, 2], "reconstructed": [0, 2, 0, 5]})
-    changed = confusion(predictions, ["coat", "bag"])
-    assert changed.classes == ["coat", "bag", "class 5"]
+    changed = confusion(predictions, ["coat", "", "bag", "", "", "hat"])
+    assert changed.classes == ["coat", "bag", "hat"]
     assert changed.counts.tolist() == [[-1, 1, 0], [0, -1, 1], [0, 0, 0]]
-    assert [(c.label, c.predicted, c.number) for c in changed.largest()] == [("coat", "bag", 1), ("bag", "class 5", 1)]
+    assert [(c.label, c.predicted, c.number) for c in changed.largest()] == [("coat", "bag", 1), ("bag", "hat", 1)]
     assert [changed.shade(number) for number in (1, 0, -1)] == ["more4", "", "less4"]
 
 
@@ -232,3 +233,15 @@ def test_many_classes_are_listed_by_their_largest_change() -> None:
     changed = confusion(predictions, [f"c{i}" for i in range(21)])
     assert not changed.tabular
     assert [(c.label, c.predicted, c.number) for c in changed.largest()] == [("c0", "c1", 2)]
+
+
+def test_classes_of_one_name_are_told_apart() -> None:
+    metrics = FloatMetrics.model_validate({"images": 1, "classes": ["crane", "kite", "crane"], "float": result(50.0)})
+    assert metrics.names == ["crane (0)", "kite", "crane (2)"]
+
+
+def test_a_method_without_iterations_has_no_curves(data: Path) -> None:
+    for curves in (data / "quantized").glob("*/curves.csv"):
+        curves.write_text("unit,iteration,loss,gradient_norm\n")
+    write_report(data, AXES, Report(samples=SAMPLES), data / "report")
+    assert len(pd.read_csv(data / "report/curves.csv")) == 0

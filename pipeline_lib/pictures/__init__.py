@@ -1,0 +1,1 @@
+"""Pictures that a user brings: files, folders and tars of them."""

@@ -1,0 +1,74 @@
+"""From the bytes of a picture to RGB, whatever its format."""
+
+import io
+import warnings
+from functools import cache
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from pipeline_lib.errors import InputError
+
+BACKGROUND = (255, 255, 255)  # what shows through transparent pixels: white, as on a page
+NOT_DECODED = {
+    "BUFR",
+    "EPS",
+    "GRIB",
+    "HDF5",
+    "MPEG",
+    "WMF",
+}  # Pillow knows these, and needs other programs to read them
+
+
+@cache
+def picture_suffixes() -> frozenset[str]:
+    """Endings of the files that Pillow can read, in lower case, with their dot."""
+    every = Image.registered_extensions().items()
+    return frozenset(suffix for suffix, format_ in every if format_ in Image.OPEN and format_ not in NOT_DECODED)
+
+
+def decode(content: bytes, name: str) -> Image.Image:
+    """A picture as RGB with 8 bits; of several frames the first.
+
+    16-bit greys are scaled to 8 bits; transparent pixels are composited on BACKGROUND. As in torchvision and timm,
+    metadata that ask for a rotation do not turn the picture. `content` is the whole file, `name` is for errors.
+
+    Raises:
+        InputError: it is damaged, too large, no picture that Pillow knows, or has values of unknown range.
+    """
+    if not content:
+        raise InputError(f"{name}: an empty file, expected a picture")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(content))
+            image.load()
+            return _to_rgb(image, name)
+    except (InputError, MemoryError):
+        raise
+    except UnidentifiedImageError:
+        raise InputError(f"{name}: expected a picture, found bytes of no format that Pillow knows") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InputError(f"{name}: too many pixels: {' '.join(str(error).split())}; shrink the picture") from None
+    except Exception as error:  # a decoder may raise anything at damaged bytes
+        raise InputError(f"{name}: a damaged picture ({' '.join(str(error).split())})") from None
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _from_16_bits(image, name).convert("RGB")
+    if image.mode == "F":
+        raise InputError(f"{name}: a picture of floating-point values, whose range nobody knows; save it with 8 bits")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, BACKGROUND), layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_16_bits(image: Image.Image, name: str) -> Image.Image:
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        found = f"{values.min()} to {values.max()}"
+        raise InputError(f"{name}: expected a picture of values from 0 to 65535, found {found}; save it with 8 bits")
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
