@@ -140,7 +140,7 @@ def _run(
 
     with TemporaryDirectory() as folder:
         calibration = Path(folder) / "calibration"
-        real = sources.real(Path(params.task.real), params.calibrate.seed)
+        real = sources.pictures(Path(params.task.real), params.calibrate.seed)
         assemble(real, params.calibrate.count, resolve_data_config(classifier), calibration)
         name = f"{model}-{precision}-{method}-{seed}"
         top1, seconds = run_cell(name, calibration, classifier, quantization, judge)

@@ -1,4 +1,4 @@
-"""Where calibration images come from: rendered shards, noise, or real images."""
+"""Where calibration images come from: rendered shards, noise, or pictures that the user brings."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,7 +47,7 @@ def synthetic(dataset: Path) -> Iterator[Sample]:
         )
 
 
-def real(path: Path, seed: int) -> Iterator[Sample]:
+def pictures(path: Path, seed: int) -> Iterator[Sample]:
     """The pictures of a tar, of a folder of tars, or of a folder, in an order that is drawn by their keys.
 
     Raises:
@@ -56,10 +56,10 @@ def real(path: Path, seed: int) -> Iterator[Sample]:
     found = pictures_at(path)
     if not found.pictures:
         raise InputError(
-            f"{path}: no pictures; expected WebDataset tars or pictures of {', '.join(USUAL)} or other formats, at the "
-            f"path that `task.real` in params.yaml names{found.words_on_skipped}"
+            f"{path}: no pictures; expected some of {', '.join(USUAL)} or other formats, or WebDataset tars"
+            f"{found.words_on_skipped}"
         )
-    for picture in drawn(found.pictures, "real", seed):
+    for picture in drawn(found.pictures, "pictures", seed):
         yield Sample(picture.open(), {"key": picture.key, "classes": list(picture.classes)})
 
 

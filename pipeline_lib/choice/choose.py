@@ -29,8 +29,9 @@ def choose(
 ) -> dict[str, Any]:
     """Write `out`, ranking.csv: a row for each network with its scores, whether it is chosen, and its folder.
 
-    Networks are judged on the images that reconstruction keeps back: the last `held_out` of every recipe's calibration
-    set. Only a network of a treated source may have been optimised on some of these. A score is the percentage of a
+    Networks are judged on the images that reconstruction keeps back: the last `held_out` of the calibration set of
+    every recipe, and of every source of images that were rendered elsewhere. Only a network of a treated source may
+    have been optimised on some of these. A score is the percentage of a
     recipe's images on which the network predicts what the float network does; for each model and precision that source
     is chosen whose mean score over recipes is highest. No label and no real image is used, and sources of real images
     do not compete, unless `calibration` names one. `judge_classes` is the number of classes that the float network sees
@@ -54,14 +55,15 @@ def choose(
         raise InputError(
             f"params.yaml: `choose.calibration` is {calibration!r}; expected auto or one of {', '.join(axes.sources)}"
         )
-    if calibration == AUTO and not (candidates and axes.recipes and held_out):
+    judges = [*axes.recipes, *axes.images]
+    if calibration == AUTO and not (candidates and judges and held_out):
         raise InputError(
-            "params.yaml: `choose.calibration: auto` needs a source without real images, and a recipe of whose images "
+            "params.yaml: `choose.calibration: auto` needs a source without real images, and rendered images of which "
             "`reconstruct.held_out` keeps some back to judge by; name a source instead"
         )
     rows: list[dict[str, Any]] = []
     for model in axes.models:
-        judge = _Judge(data / "calibration", classifiers / model, model, axes.recipes, held_out, device)
+        judge = _Judge(data / "calibration", classifiers / model, model, judges, held_out, device)
         for precision in axes.precisions:
             cells = {source: data / "quantized" / f"{source}-{model}-{precision}" for source in candidates}
             scores = {source: judge.agreement(cell) for source, cell in cells.items()}
@@ -74,7 +76,7 @@ def choose(
                 rows.append({**row, **facts, "checkpoint": cells[source].as_posix()})
     with atomic(out) as path:
         pd.DataFrame(rows).to_csv(path, index=False, float_format="%.3f", na_rep="nan")
-    return {"device": str(device), "judge_images": held_out * len(axes.recipes)}
+    return {"device": str(device), "judge_images": held_out * len(judges)}
 
 
 class _Judge:

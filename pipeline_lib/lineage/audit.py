@@ -18,14 +18,17 @@ class Verdict:
     way: list[str]  # from the checkpoint to the real images; empty if no record and no dependency leads to any
     kind: str  # of these images; empty if there are none
     doubts: list[str]  # artifacts upstream that failed a check
+    stated: list[str]  # what the user says that images upstream are
 
     @property
     def text(self) -> str:
-        """The way; or why it cannot be said; or `none`, where every record upstream passed all checks."""
+        """The way; or why it cannot be said; or `none`, where every record upstream passed all checks and shows it."""
         if self.way:
             return f"{self.kind}, by {' <- '.join([self.checkpoint, *self.way])}"
         if self.doubts:
             return f"cannot be said, because {listed(self.doubts)} failed"
+        if self.stated:
+            return f"cannot be said: stated by the user to be {' and '.join(self.stated)}"
         return "none"
 
 
@@ -80,7 +83,9 @@ def _verdict(repository: Repository, checkpoint: str, stage: str, checks: list[C
         if problem.status == "FAIL" and not (problem.stages and ancestors.isdisjoint(problem.stages))
     )
     way = repository.graph.way_of_real_images(stage)
-    return Verdict(checkpoint, [path for path, _ in way], way[-1][1] if way else "", list(doubts))
+    read = [repository.records[ancestor] for ancestor in sorted(ancestors & repository.records.keys())]
+    stated = dict.fromkeys(origin for record in read for origin in record.origins)
+    return Verdict(checkpoint, [path for path, _ in way], way[-1][1] if way else "", list(doubts), list(stated))
 
 
 def audit_lines(repository: Repository, result: Audit, artifact: str | None) -> Iterator[str]:

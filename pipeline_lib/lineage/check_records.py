@@ -10,7 +10,7 @@ from pipeline_lib.lineage.findings import Problem, Status, listed
 from pipeline_lib.lineage.graph import CODE, is_code
 from pipeline_lib.lineage.history import digest_of_room
 from pipeline_lib.lineage.pipeline import DVC_LOCK
-from pipeline_lib.lineage.records import HARMLESS, MADE, REAL_IMAGES, Record
+from pipeline_lib.lineage.records import HARMLESS, MADE, REAL_IMAGES, STATED, Record
 from pipeline_lib.lineage.repository import PROVENANCE, Repository
 
 UNTRACKED_SECTIONS = ("task", "runtime")  # whose values stand among the dependencies, or determine no bytes
@@ -20,6 +20,7 @@ KINDS_OF_TASK = {
     "classifiers": "classifier weights",
     "labelled": "labelled images",
     "real": "real images",
+    "images": STATED,
 }
 
 
@@ -71,8 +72,11 @@ def kinds(repository: Repository, stages: Collection[str]) -> Iterator[Problem]:
             if entry.kind == MADE and not repository.graph.producers_below(path):
                 evidence = f"read by {stage} as made by a stage, but no run of {DVC_LOCK} wrote it"
                 yield Problem("FAIL", path, evidence, (stage,))
-            elif entry.kind not in (MADE, *HARMLESS, *REAL_IMAGES):
+            elif entry.kind not in (MADE, STATED, *HARMLESS, *REAL_IMAGES):
                 yield Problem("FAIL", path, f"a source of unknown kind {entry.kind!r}, read by {stage}", (stage,))
+        if "" in record.origins:
+            evidence = f"{stage} read images whose origin it did not record"
+            yield Problem("FAIL", repository.record_path(stage), evidence, (stage,))
     claims = _claims(repository)
     for (path, kind), readers in claims.items():
         for (other, other_kind), other_readers in claims.items():

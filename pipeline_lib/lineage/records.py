@@ -1,6 +1,6 @@
 """What a stage recorded of its own run, read strictly: a file of another shape is no record."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -11,6 +11,7 @@ FORMAT = 2
 MADE = "made"  # by another stage
 HARMLESS = ("text", "generator weights", "classifier weights")  # sources that a checkpoint without real images may have
 REAL_IMAGES = ("real images", "labelled images")
+STATED = "stated images"  # which are what the user says: nobody can check that
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{32}(\.dir)?$")]
 CommitId = Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}$")]
@@ -49,6 +50,12 @@ class Record(BaseModel):
     device: str = ""
     devices: dict[str, int] = {}  # shards by device
     images: int | None = None  # rendered
+
+    @property
+    def origins(self) -> list[str]:
+        """What the user stated of the images that were read, for each path of them; empty where that is missing."""
+        stated = [PurePosixPath(path).name for path, entry in self.inputs.items() if entry.kind == STATED]
+        return [str((self.params.get(f"images.{name}") or {}).get("origin", "")) for name in stated]
 
 
 def read_record(path: Path) -> Record:

@@ -12,6 +12,7 @@ from pipeline_lib.params.calibrate import Calibrate
 from pipeline_lib.params.choose import Choose
 from pipeline_lib.params.distil import Distil
 from pipeline_lib.params.evaluate import Evaluate
+from pipeline_lib.params.images import StatedImages
 from pipeline_lib.params.names import Name, OwnName
 from pipeline_lib.params.prompts import Recipe
 from pipeline_lib.params.reconstruct import Method, Precision, Reconstruct
@@ -32,6 +33,7 @@ class Params(Section):
     task: Task
     axes: Axes
     prompts: dict[OwnName, Recipe]
+    images: dict[OwnName, StatedImages]
     synthesize: Synthesize
     calibrate: Calibrate
     treatments: dict[OwnName, Treatment]
@@ -101,6 +103,7 @@ def _checked(content: dict[str, Any], path: Path) -> Params:
     rendered = study.axes.recipes + (study.cells.judges if study.axes.sources else [])
     for key, names, defined, where in (
         ("axes.recipes", axes.recipes, params.prompts, "prompts"),
+        ("axes.images", axes.images, params.images, "images"),
         ("axes.treatments", axes.treatments, params.treatments, "treatments"),
         ("axes.precisions", axes.precisions, params.precisions, "precisions"),
         ("study.axes.treatments", study.axes.treatments, params.treatments, "treatments"),

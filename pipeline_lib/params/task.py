@@ -17,7 +17,8 @@ class Task(Section):
     generator: str  # folder: a diffusers pipeline, or hub.json naming a repository and revision
     classifiers: str  # folder with a folder per model: model.json and, unless it names a hub model, model.safetensors
     labelled: str  # folder of labelled test images: idx pair, WebDataset tars, or one folder a class
-    real: str  # WebDataset tar or folder of tars: real calibration images, the upper bound
+    real: str  # folder of pictures, or WebDataset tars: real calibration images, the upper bound
+    images: str  # folder with pictures or tars for each source of `axes.images`, rendered elsewhere
 
     @model_validator(mode="after")
     def _a_path_is_of_one_kind(self) -> "Task":
@@ -40,6 +41,7 @@ class Axes(Section):
     noise: list[str]
     distilled: list[str]
     real: list[str]
+    images: list[OwnName]  # rendered elsewhere: folders below `task.images`
     sources: list[Name]  # what networks are quantized on: any of the above
     models: list[Name]
     precisions: list[OwnName]
@@ -53,6 +55,7 @@ class Axes(Section):
         """
         sources = list(named_sources(self.recipes, self.treated, self.treatments))
         sources += [(name, name) for name in (*self.noise, *self.distilled, *self.real)]
+        sources += [(name, f"images {name}") for name in self.images]
         check_distinct(sources)
         return dict(sources)
 
@@ -66,8 +69,8 @@ class Axes(Section):
         unknown = sorted(set(self.sources) - self.made.keys())
         if unknown:
             raise ValueError(
-                f"sources names {', '.join(unknown)}; expected recipes, noise, distilled, real or RECIPE-TREATMENT as "
-                f"the other axes have them: {', '.join(sorted(self.made))}"
+                f"sources names {', '.join(unknown)}; expected recipes, noise, distilled, real, images or "
+                f"RECIPE-TREATMENT as the other axes have them: {', '.join(sorted(self.made))}"
             )
         return self
 

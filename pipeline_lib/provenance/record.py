@@ -26,7 +26,10 @@ FORMAT = 2  # of the record; raise it when a key changes its meaning
 ALWAYS_READ = ("params.yaml", "dvc.yaml", "dvc.lock", ".git", ".dvc")  # besides inputs and code
 
 # What an input is, as the stage that reads it says: no name decides it. `made` is the out of another stage.
-Kind = Literal["text", "generator weights", "classifier weights", "labelled images", "real images", "made"]
+# `stated images` are what the user says they are.
+Kind = Literal[
+    "text", "generator weights", "classifier weights", "labelled images", "real images", "stated images", "made"
+]
 
 
 @contextmanager

@@ -15,4 +15,6 @@ def origin(axes: Axes, source: str) -> str:
         return "seeded noise → calibration set"
     if source in axes.distilled:
         return "the classifier alone → distilled images → calibration set"
+    if source in axes.images:
+        return "images that were rendered elsewhere → calibration set"
     return "real images → calibration set"

@@ -58,7 +58,7 @@ class StudySource:
             if self.images == "noise":
                 samples = sources.noise(cells.images, replicate, data_config)
             elif self.images == "real":
-                samples = sources.real(self.real, replicate)
+                samples = sources.pictures(self.real, replicate)
             else:
                 samples = self._block(replicate, cells)
             assemble(samples, cells.images, data_config, out)

@@ -11,7 +11,7 @@ import pytest
 from pipeline_lib.artifacts.records import read_json
 from pipeline_lib.calibration.assemble import assemble
 from pipeline_lib.calibration.preview import write_preview
-from pipeline_lib.calibration.sources import noise, real
+from pipeline_lib.calibration.sources import noise, pictures
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.card import resolve_data_config
 from tests.artifacts.test_tars import write_tar
@@ -88,28 +88,28 @@ def test_real_pictures_of_a_folder_or_of_tars_are_drawn_by_key(tmp_path: Path) -
         members |= {f"{name[:-4]}.cls": b"3", name: content}
     write_tar(tmp_path / "tars/0.tar", members)
     for path, named in ((tmp_path / "folder", files), (tmp_path / "tars", [name[:-4] for name in files])):
-        keys = [sample.key for sample in islice(real(path, 0), 20)]
+        keys = [sample.key for sample in islice(pictures(path, 0), 20)]
         assert set(keys) <= set(named)
         assert len({key[0] for key in keys}) >= 6, "of most classes, though they are sorted"
-        assert keys != [sample.key for sample in islice(real(path, 1), 20)]
-        assert all(shows(sample.image, int(sample.key[0])) for sample in islice(real(path, 0), 20))
-    assert next(real(tmp_path / "tars/0.tar", 0)).record["classes"] == [], "whose classes these are, nobody said"
+        assert keys != [sample.key for sample in islice(pictures(path, 1), 20)]
+        assert all(shows(sample.image, int(sample.key[0])) for sample in islice(pictures(path, 0), 20))
+    assert next(pictures(tmp_path / "tars/0.tar", 0)).record["classes"] == [], "whose classes these are, nobody said"
 
 
 def test_real_shards_keep_their_classes_and_are_checked(world: Path, tmp_path: Path) -> None:
-    samples = list(real(world / "real.tar", 0))
+    samples = list(pictures(world / "real.tar", 0))
     assert {sample.key: sample.record["classes"] for sample in samples}["real-000013"] == [3]
     tar = bytearray((world / "real.tar").read_bytes())
     tar[tar.index(b"IDAT") + 9] ^= 1
     (tmp_path / "real.tar").write_bytes(tar)
     with pytest.raises(InputError, match="was altered") as error:
-        list(real(tmp_path / "real.tar", 0))
+        list(pictures(tmp_path / "real.tar", 0))
     assert "delete" not in str(error.value)
 
 
 def test_no_real_pictures(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="absent: not found"):
-        next(real(tmp_path / "absent", 0))
+        next(pictures(tmp_path / "absent", 0))
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(InputError, match=r"no pictures; expected WebDataset tars or pictures.*skipped: 1 \.txt"):
-        next(real(tmp_path, 0))
+    with pytest.raises(InputError, match=r"no pictures; expected some of .*skipped: 1 \.txt"):
+        next(pictures(tmp_path, 0))

@@ -20,6 +20,7 @@ AXES = Axes(
     noise=["noise"],
     distilled=[],
     real=[],
+    images=[],
     sources=["mixup", "noise"],
     models=["resnet", "vit"],
     precisions=["w2a4"],

@@ -205,6 +205,7 @@ def test_origin_of_every_kind_of_source() -> None:
         noise=["noise"],
         distilled=["distilled"],
         real=["real"],
+        images=[],
         sources=["mixup", "mixup-filtered", "noise", "distilled", "real"],
         models=["resnet"],
         precisions=["w2a4"],
