@@ -4,21 +4,20 @@ import math
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline_lib.artifacts.records import read_json
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.card import Card
 from pipeline_lib.models.classifier import Classifier, build
+from pipeline_lib.models.weights import read_tensors
 from pipeline_lib.params.base import validate
 from pipeline_lib.quantization.layers import quant_layers
 from pipeline_lib.quantization.packing import pack, unpack
 from pipeline_lib.quantization.prepare import Prepared, prepare
 from pipeline_lib.quantization.quantizers import quantizers
 from pipeline_lib.quantization.scheme import Scheme
-from pipeline_lib.reads import checked
 
 FORMAT = 2
 MODEL, NEAREST, DESCRIPTION = "model.safetensors", "nearest.safetensors", "quantization.json"
@@ -65,10 +64,7 @@ def restore(path: Path, module: nn.Module) -> None:
     Raises:
         InputError: the file is damaged, or holds other tensors than the module needs.
     """
-    try:
-        state = load_file(checked(path))
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: unreadable ({error}); `dvc checkout` restores it") from None
+    state = read_tensors(path, "`dvc checkout` restores it")
     needed = _skeleton(module)
     packed_sizes = {
         _join(name, "integers"): (math.ceil(layer.weight.numel() * layer.weight_bits / 8),)
@@ -100,7 +96,7 @@ def load_quantized(folder: Path, weights: str = MODEL) -> Classifier:
     """
     description = read_description(folder)
     card = validate(Card, description["model"], "model", folder / DESCRIPTION)
-    prepared = prepare_as_described(build(card), description)
+    prepared = prepare_as_described(build(card, folder / DESCRIPTION), description)
     restore(folder / weights, prepared.quantized)
     return Classifier(prepared.quantized, description["data_config"])
 
