@@ -41,7 +41,7 @@ def import_classifier(
     options |= {"crop_pct": crop_pct, "interpolation": interpolation}
     given = {key: value for key, value in options.items() if value is not None}
 
-    from pipeline_lib.models.importing import Origin, import_classifier  # imports torch
+    from pipeline_lib.commands.importing import Origin, import_classifier  # imports torch
 
     for line in import_classifier(Origin(file, timm, classes, _object("--arguments", arguments), given), into):
         print(line)
