@@ -9,7 +9,7 @@ import typer
 
 from pipeline_lib.artifacts.files import atomic
 from pipeline_lib.command import guarded
-from pipeline_lib.commands import bench, lineage, signing
+from pipeline_lib.commands import bench, classifier, lineage, signing
 from pipeline_lib.errors import InputError
 from pipeline_lib.params import everything as presets
 from pipeline_lib.params.base import PARAMS_FILE
@@ -59,6 +59,7 @@ def doctor() -> None:
         print(f"fake-quant operators on {device}: {backend(device)}")
 
 
+app.add_typer(classifier.app)
 app.add_typer(lineage.app)
 app.add_typer(signing.app)
 app.add_typer(bench.app, name="bench")

@@ -12,6 +12,7 @@ from pipeline_lib.params.base import read
 from pipeline_lib.params.reconstruct import Method, Precision, Reconstruct
 from pipeline_lib.params.runtime import Runtime
 from pipeline_lib.params.task import Task
+from pipeline_lib.prompts.vocabulary import read_vocabulary
 from pipeline_lib.provenance.record import Kind, recorded
 from pipeline_lib.quantization.quantize import Quantization, quantize
 
@@ -33,9 +34,11 @@ def main(
     cell = f"{source}-{model}-{precision}"
     calibration, out = Path("data/calibration") / f"{source}-{model}", Path("data/quantized") / cell
     classifier = Path(task.classifiers) / model
-    inputs: dict[Path, Kind] = {calibration: "made", classifier: "classifier weights"}
+    listed = Path(task.classes)
+    inputs: dict[Path, Kind] = {calibration: "made", classifier: "classifier weights", listed: "text"}
     with recorded("reconstruct", cell, ("torch", "timm", "safetensors"), [out], inputs) as facts:
-        facts |= quantize(calibration / IMAGES, classifier, how, out, f"reconstruct@{cell}")
+        classes = [(entry.name, entry.definition) for entry in read_vocabulary(listed)]
+        facts |= quantize(calibration / IMAGES, classifier, how, out, f"reconstruct@{cell}", classes)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "prompts": {"params", "artifacts"},
     "execution": {"params", "artifacts"},
     "synthesis": {"params", "artifacts", "execution"},
-    "models": {"params"},
+    "models": {"params", "artifacts"},
     "calibration": {"params", "artifacts", "pictures", "models"},
     "fakequant": set(),
     "quantization": {"params", "artifacts", "models", "calibration", "fakequant"},

@@ -122,7 +122,7 @@ def _optimise(
         bar.advance(1)
     ends = [round(float(loss), 4) for loss in (curve[0], curve[-1])]
     pixels = ((images.detach() * std + mean) * 255).round().clamp(0, 255).byte()
-    return pixels.permute(0, 2, 3, 1).cpu().numpy(), ends
+    return pixels.permute(0, 2, 3, 1).expand(-1, -1, -1, 3).cpu().numpy(), ends  # grey ones in three equal channels
 
 
 def _noise(size: list[int], seed: int, key: str) -> Tensor:

@@ -72,4 +72,4 @@ def noise(count: int, seed: int, data_config: dict[str, Any]) -> Iterator[Sample
         key = f"noise-{number:06d}"
         normal = np.random.default_rng(seed_of("noise", seed, key)).standard_normal((height, width, channels))
         pixels = np.clip(np.rint((normal * std + mean) * 255), 0, 255).astype(np.uint8)
-        yield Sample(Image.fromarray(pixels), {"key": key, "classes": []})
+        yield Sample(Image.fromarray(pixels if channels == 3 else pixels[..., 0]), {"key": key, "classes": []})

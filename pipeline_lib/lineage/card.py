@@ -30,6 +30,7 @@ def card_lines(repository: Repository, checkpoint: str, audit: Audit) -> Iterato
     yield f"| weights | {_counts(weights)} |\n| activations | {_counts(activations)} |"
     if description["simulation_only"]:
         yield "\nThe logarithmic softmax has no form in an integer runtime: this checkpoint is for simulation."
+    yield from _use_lines(checkpoint)
     yield "\n## Made from"
     for ancestor in audit.stages:
         for path, md5 in repository.graph.sources(ancestor).items():
@@ -44,6 +45,13 @@ def card_lines(repository: Repository, checkpoint: str, audit: Audit) -> Iterato
     metrics = Path("data/evaluation") / folder.name / "metrics.json"
     if metrics.exists():
         yield from _accuracy_lines(json.loads(metrics.read_text(encoding="utf-8")))
+
+
+def _use_lines(checkpoint: str) -> Iterator[str]:
+    yield "\n## Use\n\nAfter `pip install .` in a clone of the project, with a copy of this folder:\n\n```python"
+    yield "from PIL import Image\nfrom pipeline_lib.loading import load\n"
+    yield f'network, transform, names = load("{checkpoint}")'
+    yield 'print(names[network(transform(Image.open("picture.jpg"))[None]).argmax()])\n```'
 
 
 def _accuracy_lines(metrics: dict[str, Any]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.blocks import block_pattern
+from pipeline_lib.quantization.products import WatchedProducts
 from pipeline_lib.quantization.residuals import watched_sums
 
 QUANTIZABLE = (nn.Conv2d, nn.Linear)
@@ -52,6 +53,8 @@ class Observation:
 
     calls: list[Call]  # in the order in which they ended
     sums: Counter[str]  # residual sums within each module, by its name
+    computed: dict[str, Tensor]  # by layer: the weight that it computed with, if that is not simply its own
+    outside: dict[tuple[str, ...], str]  # products outside of layers, by the modules that ran then, outermost first
     output: Tensor
 
 
@@ -60,6 +63,9 @@ def observe(network: nn.Module, batch: Tensor) -> Observation:
     """Run the network on a batch and record the calls of all of its modules."""
     calls: list[Call] = []
     sums: Counter[str] = Counter()
+    computed: dict[str, Tensor] = {}
+    outside: dict[tuple[str, ...], str] = {}
+    constants = {buffer.untyped_storage().data_ptr() for buffer in network.buffers()}
     kept: list[Tensor] = []  # alive, so that no address is used twice
     running: list[tuple[str, TensorState | None]] = []
 
@@ -78,9 +84,20 @@ def observe(network: nn.Module, batch: Tensor) -> Observation:
             unset = all(value is None or value is False for value in options.values())
             calls.append(Call(name, module, reads, writes, len(arguments) == 1 and unset))
 
-    with hooked(network, begin, end), watched_sums(lambda: sums.update({name for name, _ in running})):
+    def multiply(function: str, arguments: tuple[Any, ...]) -> None:
+        name = running[-1][0] if running else ""
+        module, weight = network.get_submodule(name), arguments[1] if len(arguments) > 1 else None
+        if isinstance(module, QUANTIZABLE):
+            if weight is not module.weight:
+                assert isinstance(weight, Tensor)
+                computed[name] = weight
+        elif not isinstance(weight, Tensor) or weight.untyped_storage().data_ptr() not in constants:
+            outside.setdefault(tuple(name for name, _ in running), function)
+
+    sums_seen = watched_sums(lambda: sums.update({name for name, _ in running}))
+    with hooked(network, begin, end), sums_seen, WatchedProducts(multiply):
         output = network(batch)
-    return Observation(calls, sums, output)
+    return Observation(calls, sums, computed, outside, output)
 
 
 @contextmanager

@@ -1,27 +1,29 @@
 """Quantized checkpoints: safetensors of packed integers, steps and zero points, and quantization.json beside them."""
 
+import csv
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline_lib.artifacts.records import read_json
 from pipeline_lib.errors import InputError
-from pipeline_lib.models.card import Card
+from pipeline_lib.models.card import Card, Preprocessing
 from pipeline_lib.models.classifier import Classifier, build
+from pipeline_lib.models.weights import read_tensors
 from pipeline_lib.params.base import validate
 from pipeline_lib.quantization.layers import quant_layers
 from pipeline_lib.quantization.packing import pack, unpack
 from pipeline_lib.quantization.prepare import Prepared, prepare
 from pipeline_lib.quantization.quantizers import quantizers
 from pipeline_lib.quantization.scheme import Scheme
-from pipeline_lib.reads import checked
 
 FORMAT = 2
 MODEL, NEAREST, DESCRIPTION = "model.safetensors", "nearest.safetensors", "quantization.json"
+CLASSES = "classes.csv"  # index,name,definition, for who loads the checkpoint; no byte of the others depends on it
 
 
 def checkpoint_description(
@@ -65,10 +67,7 @@ def restore(path: Path, module: nn.Module) -> None:
     Raises:
         InputError: the file is damaged, or holds other tensors than the module needs.
     """
-    try:
-        state = load_file(checked(path))
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: unreadable ({error}); `dvc checkout` restores it") from None
+    state = read_tensors(path, "`dvc checkout` restores it")
     needed = _skeleton(module)
     packed_sizes = {
         _join(name, "integers"): (math.ceil(layer.weight.numel() * layer.weight_bits / 8),)
@@ -98,11 +97,40 @@ def load_quantized(folder: Path, weights: str = MODEL) -> Classifier:
     Raises:
         InputError: the folder is not a quantized model of this format.
     """
-    description = read_description(folder)
-    card = validate(Card, description["model"], "model", folder / DESCRIPTION)
-    prepared = prepare_as_described(build(card), description)
+    description, path = read_description(folder), folder / DESCRIPTION
+    try:
+        card = validate(Card, description["model"], "model", path)
+        data_config = validate(Preprocessing, description["data_config"], "data_config", path).model_dump()
+        prepared = prepare_as_described(build(card, path), description)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(f"{path}: not as it was written ({error!r}); `dvc checkout` restores it") from None
     restore(folder / weights, prepared.quantized)
-    return Classifier(prepared.quantized, description["data_config"])
+    return Classifier(prepared.quantized, data_config)
+
+
+def save_classes(path: Path, classes: Sequence[tuple[str, str]]) -> None:
+    """Write names and definitions of the classes, in the order of the network's outputs."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["index", "name", "definition"])
+        writer.writerows((index, *entry) for index, entry in enumerate(classes))
+
+
+def read_classes(folder: Path) -> list[str]:
+    """The names of a checkpoint's classes, in the order of the network's outputs.
+
+    Raises:
+        InputError: the file is absent, or lists other classes than the network has.
+    """
+    path, expected = folder / CLASSES, read_description(folder)["model"]["num_classes"]
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            names = [row["name"] for row in csv.DictReader(file)]
+    except (OSError, KeyError, ValueError, csv.Error) as error:
+        raise InputError(f"{path}: no class list of a checkpoint ({error!r}); `dvc repro` writes one") from None
+    if len(names) != expected:
+        raise InputError(f"{path}: expected {expected} classes, found {len(names)}; `dvc checkout` restores it")
+    return names
 
 
 def read_description(folder: Path) -> dict[str, Any]:

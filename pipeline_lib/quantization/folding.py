@@ -1,8 +1,9 @@
-"""Folding of batch normalisation into the convolution before it."""
+"""Folding of batch normalisation into the convolution before it, and of what standardises a weight into the weight."""
 
 from collections import defaultdict
 
 import torch
+from timm.layers import Conv2dSame, ScaledStdConv2d, ScaledStdConv2dSame, StdConv2d, StdConv2dSame
 from torch import Tensor, nn
 
 from pipeline_lib.errors import InputError
@@ -21,17 +22,43 @@ def fold_batch_norm(network: nn.Module, batch: Tensor) -> Observation:
         InputError: two batch norms read one convolution, or the folded network computes something else.
     """
     before = observe(network, batch)
+    for name, weight in before.computed.items():
+        _settle(name, network.get_submodule(name), weight)
     for convolution, norm in _pairs(before.calls):
         _fold(network, convolution, norm)
     after = observe(network, batch)
-    difference, largest = (after.output - before.output).abs().max(), before.output.abs().max()
-    if difference > TOLERANCE * largest:
-        raise InputError(
-            f"batch norm cannot be folded into the convolutions of this network: its logits change by up to "
-            f"{difference:.3g}, the largest is {largest:.3g}; something else reads a convolution that a batch norm "
-            "follows; choose another model"
-        )
+    check_same(
+        after.output,
+        before.output,
+        "batch norm cannot be folded into the convolutions of this network",
+        "something else reads a convolution that a batch norm follows",
+    )
     return after
+
+
+def check_same(logits: Tensor, expected: Tensor, what: str, why: str) -> None:
+    """Whether a changed network computes what it did.
+
+    Raises:
+        InputError: `what`, by how much, and `why`.
+    """
+    difference, largest = (logits - expected).abs().max(), expected.abs().max()
+    if not difference <= TOLERANCE * largest:
+        raise InputError(
+            f"{what}: its logits change by up to {difference:.3g}, the largest is {largest:.3g}; {why}; choose another "
+            "model"
+        )
+
+
+def _settle(name: str, layer: nn.Module, weight: Tensor) -> None:
+    """Let a convolution that standardises its weight in every pass have the standardised one for good."""
+    if not isinstance(layer, StdConv2d | StdConv2dSame | ScaledStdConv2d | ScaledStdConv2dSame):
+        raise InputError(
+            f"{name}: a {type(layer).__name__} computes with another weight than its own, so that it cannot be "
+            "quantized yet; choose another model"
+        )
+    layer.__class__ = Conv2dSame if getattr(layer, "same_pad", False) else nn.Conv2d
+    layer.weight = nn.Parameter(weight.clone(), requires_grad=False)
 
 
 def _pairs(calls: list[Call]) -> list[tuple[nn.Conv2d, Call]]:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from pipeline_lib.errors import InputError
 from pipeline_lib.models.device import place
-from pipeline_lib.quantization.anatomy import Anatomy, anatomy_of
+from pipeline_lib.quantization.anatomy import Anatomy, Observation, anatomy_of
 from pipeline_lib.quantization.families import Family, family_of
-from pipeline_lib.quantization.folding import fold_batch_norm
+from pipeline_lib.quantization.folding import check_same, fold_batch_norm
 from pipeline_lib.quantization.layers import QuantLayer, quant_layers
 from pipeline_lib.quantization.quantizers import UniformQuantizer
 from pipeline_lib.quantization.residuals import quantize_residual_sums
@@ -41,15 +42,42 @@ def prepare(
     `input_size`: of an image, (channels, height, width). `choose`: the scheme, or what chooses it.
 
     Raises:
-        InputError: batch norm cannot be folded, a layer is not called as a module, or attention is of an unknown kind.
+        InputError: batch norm cannot be folded, a layer is not called as a module, attention is of an unknown kind,
+            something multiplies outside of layers, or the copy does not compute what the network does.
     """
     batch = torch.randn(1, *input_size, generator=torch.Generator().manual_seed(0))
     family = family_of(network)
-    anatomy = anatomy_of(network, fold_batch_norm(network, batch), family.norm_before)
+    seen = fold_batch_norm(network, batch)
+    anatomy = anatomy_of(network, seen, family.norm_before)
+    _check_products(network, seen, family)
     scheme = choose if isinstance(choose, Scheme) else choose(anatomy, family)
     quantized = copy.deepcopy(network)
     _attach(quantized, anatomy, family, scheme)
+    with torch.no_grad():
+        check_same(quantized(batch), seen.output, "the quantized form computes something else", "a layer is not known")
     return Prepared(network, quantized, anatomy, family, scheme)
+
+
+def check_quantizable(
+    network: nn.Module, input_size: Sequence[int], choose: Callable[[Anatomy, Family], Scheme] | Scheme
+) -> None:
+    """Whether a network can be quantized, told in seconds: it is prepared as `prepare` does it, on a copy.
+
+    Raises:
+        InputError: as `prepare`.
+    """
+    prepare(copy.deepcopy(network), input_size, choose)
+
+
+def _check_products(network: nn.Module, seen: Observation, family: Family) -> None:
+    for running, function in seen.outside.items():
+        modules = [network.get_submodule(name) for name in running]
+        if not any(isinstance(module, tuple(family.attention)) for module in modules):
+            kind = type(modules[-1] if modules else network).__name__
+            raise InputError(
+                f"{running[-1] if running else 'the network'}: a {kind} multiplies ({function}) outside of "
+                "convolutions, linear layers and known attention, which cannot be quantized yet; choose another model"
+            )
 
 
 def _attach(network: nn.Module, anatomy: Anatomy, family: Family, scheme: Scheme) -> None:

@@ -1,7 +1,7 @@
 """Quantize a classifier on a calibration set, resumable at each unit."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -28,11 +28,13 @@ from pipeline_lib.params.reconstruct import Method, Precision, Reconstruct
 from pipeline_lib.progress import ProgressBar, notice
 from pipeline_lib.quantization.caches import Caches
 from pipeline_lib.quantization.checkpoint import (
+    CLASSES,
     DESCRIPTION,
     MODEL,
     NEAREST,
     checkpoint_description,
     restore,
+    save_classes,
     save_state,
 )
 from pipeline_lib.quantization.families import family_of
@@ -62,7 +64,12 @@ class Quantization:
 
 
 def quantize(
-    calibration: Path, classifier_folder: Path, how: Quantization, out: Path, stage: str | None = None
+    calibration: Path,
+    classifier_folder: Path,
+    how: Quantization,
+    out: Path,
+    stage: str | None = None,
+    classes: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
     """Write `out`: the reconstructed and the round-to-nearest checkpoint, their description, a row a unit, and curves.
 
@@ -75,11 +82,17 @@ def quantize(
         out: folder to be written.
         stage: of DVC, whose out it is: the finished work is kept until the next of the same out, and a forced run does
             all of it again. None: it is forgotten.
+        classes: name and definition of each, for who loads the checkpoint; none: it has no class list.
 
     Raises:
         InputError: the calibration set does not fit the network or is too small, or params.yaml lacks the method.
     """
     images, classifier = _inputs(calibration, classifier_folder, how.reconstruct.held_out)
+    if classes and len(classes) != read_card(classifier_folder).num_classes:
+        raise InputError(
+            f"{classifier_folder}: a network of {read_card(classifier_folder).num_classes} classes, but `task.classes` "
+            f"lists {len(classes)}"
+        )
     method = family_of(classifier.network).choose_method(how.reconstruct, how.methods)
     operators = backend(how.device)
     identity = {
@@ -99,11 +112,15 @@ def quantize(
         if not all(map(work.done, FILES)):
             batches = Batches(calibration, range(images), Normaliser(classifier.data_config, how.device))
             _write(work, classifier, read_card(classifier_folder), batches, method, how, out.name)
+        files = [*FILES, CLASSES] if classes else FILES
+        if classes:  # at every run: they are no part of the identity, and may have been edited
+            with work.writing(CLASSES) as path:
+                save_classes(path, classes)
         costs = {result["unit"]: result["cost"] for result in map(read_json, sorted(work.units.glob("unit-*.json")))}
         if stage is None:
-            work.finish(out, FILES)
+            work.finish(out, files)
         else:
-            work.publish(out, FILES)
+            work.publish(out, files)
     return {
         "device": str(how.device),
         "fake_quant_backend": str(operators),
