@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.prompts.text_file import control_character, read_table, read_text
+from pipeline_lib.params.prompts import control_character
+from pipeline_lib.prompts.text_file import read_table, read_text
 from pipeline_lib.prompts.vocabulary import ClassName
 
 WHAT = "captions, a text or CSV file that the recipe's `reads` in params.yaml names"

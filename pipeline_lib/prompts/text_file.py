@@ -3,11 +3,11 @@
 import codecs
 import csv
 import io
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.params.prompts import control_character
 
 BYTE_ORDER_MARKS = {  # of UTF-32 before those of UTF-16, which they begin with
     codecs.BOM_UTF8: "utf-8-sig",
@@ -16,7 +16,6 @@ BYTE_ORDER_MARKS = {  # of UTF-32 before those of UTF-16, which they begin with
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-LINE_BREAKING = ("Cc", "Zl", "Zp")  # Unicode's control characters, and its separators of lines and paragraphs
 
 
 def read_text(path: Path, what: str) -> str:
@@ -50,11 +49,6 @@ def read_text(path: Path, what: str) -> str:
             hint = "save the file as UTF-8" if strange == "\0" else "remove it"  # UTF-16 without a mark is full of NUL
             raise InputError(f"{path}:{number}: found the control character U+{ord(strange):04X}; {hint}")
     return text
-
-
-def control_character(text: str) -> str:
-    """The first character that breaks a line or has no picture, a tab as well; empty if there is none."""
-    return next((character for character in text if unicodedata.category(character) in LINE_BREAKING), "")
 
 
 def read_table(path: Path, what: str, layouts: Sequence[str]) -> list[tuple[str, dict[str, str]]]:

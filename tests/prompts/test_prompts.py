@@ -19,7 +19,7 @@ from pipeline_lib.params.base import read, validate
 from pipeline_lib.params.prompts import Recipe
 from pipeline_lib.prompts.groups import class_groups, groups_by_similarity
 from pipeline_lib.prompts.similarity import text_similarities
-from pipeline_lib.prompts.strategies import Surroundings, fuse, write_prompts
+from pipeline_lib.prompts.strategies import Surroundings, draw_weights, fuse, write_prompts
 from pipeline_lib.prompts.vocabulary import ClassName, read_vocabulary
 from tests.conftest import ROOT, edit_params
 
@@ -198,6 +198,68 @@ def test_more_classes_than_there_are_and_another_number_of_classes(tmp_path: Pat
         list(write_prompts("mixup", recipe, Surroundings(read_vocabulary(classes), tmp_path)))
     with pytest.raises(InputError, match="of 2 classes, `task.classes` a list of 10"):
         list(write_prompts("mixup", recipe, Surroundings(read_vocabulary(FASHION), tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"templates": ["a {photo} of {}"]}, "`prompts.x.templates.0` is 'a {photo} of {}'; .*expected exactly one {}"),
+        ({"templates": ["a photo of {}", "{} {0}"]}, "`prompts.x.templates.1` is '{} .0}'"),
+        *(
+            ({"templates": [bad]}, "expected exactly one {}")
+            for bad in ("{", "{}}", "{{}}", "{!r}", "{:>10}", "{0}", "{} {}", "")
+        ),
+        ({"templates": ["a photo\nof {}"]}, "expected one line"),
+        ({"templates": []}, "at least 1 item"),
+        ({"negative_prompt": "text\0"}, "`prompts.x.negative_prompt` .*expected one line"),
+        ({"reads": "classes\0.csv"}, "`prompts.x.reads` .*expected one line"),
+        ({"count": 10**12}, "`prompts.x.count` .*less than or equal to 1000000"),
+        ({"count": 0}, "`prompts.x.count` .*greater than or equal to 1"),
+        *(({"concentration": bad}, "`prompts.x.concentration`") for bad in (0.0, -1.0, 1e300, math.inf, math.nan)),
+        ({"too_long": "ignore"}, "`prompts.x.too_long` is 'ignore'; .*'error' or 'cut'"),
+    ],
+)
+def test_recipes_that_are_refused(values: dict, said: str) -> None:
+    with pytest.raises(InputError, match=said) as found:
+        validate(Recipe, {"strategy": "mixup", "reads": str(FASHION), "count": 4, **values}, "prompts.x")
+    assert "\n" not in str(found.value)
+
+
+def test_templates_are_rendered_by_replacement(tmp_path: Path) -> None:
+    classes = tmp_path / "classes.csv"
+    classes.write_text("index,name\n0,{bag}\n1,%d {0}\n")
+    recipe = {"strategy": "single", "reads": str(classes), "count": 2, "templates": ["100% \\1 $x {}!"]}
+    made = write_prompts("x", validate(Recipe, recipe, "prompts.x"), Surroundings(read_vocabulary(classes), tmp_path))
+    assert {row["prompt"] for row in made} == {"100% \\1 $x a {bag}!", "100% \\1 $x a %d {0}!"}
+
+
+@pytest.mark.parametrize("concentration", [5e-324, 1e-9, 0.001, 0.02, 0.5, 1.0, 30.0, 1e6])
+def test_weights_are_a_distribution(concentration: float) -> None:
+    drawn = np.array([draw_weights(3, concentration, seed) for seed in range(600)])
+    assert np.isfinite(drawn).all() and (drawn >= 0).all()
+    assert np.allclose(drawn.sum(1), 1)
+    assert np.allclose(drawn.mean(0), 1 / 3, atol=0.1), "no class is preferred"
+    if concentration < 0.01:
+        assert np.median(drawn.max(1)) > 0.999
+    if concentration == 1e6:
+        assert np.allclose(drawn, 1 / 3, atol=0.01)
+
+
+def test_definitions_that_are_not_there(tmp_path: Path) -> None:
+    classes = tmp_path / "classes.csv"
+    classes.write_text("index,name\n0,bag\n1,coat\n")
+    recipe = {"strategy": "single", "reads": str(classes), "count": 2, "definitions": True}
+    with pytest.raises(InputError, match="`prompts.x.definitions` is true, but .* has none; add the column"):
+        list(
+            write_prompts("x", validate(Recipe, recipe, "prompts.x"), Surroundings(read_vocabulary(classes), tmp_path))
+        )
+
+
+def test_groups_of_many_classes_are_quick() -> None:
+    """All 3003 groups of 5 of 15, every one once, and some of the 10^19 of 8 of 1000: a search would not end."""
+    groups = list(itertools.islice(class_groups(15, 5, random.Random(0)), math.comb(15, 5)))
+    assert len(set(map(frozenset, groups))) == math.comb(15, 5)
+    assert len(list(itertools.islice(class_groups(1000, 8, random.Random(0)), 500))) == 500
 
 
 def test_pairs_by_similarity_meet_their_neighbours_and_stay_balanced() -> None:
