@@ -10,6 +10,7 @@ from pipeline_lib.command import run
 from pipeline_lib.params.base import read
 from pipeline_lib.params.prompts import read_recipe
 from pipeline_lib.params.task import Task
+from pipeline_lib.prompts.limits import load_tokenizers, within_limits
 from pipeline_lib.prompts.strategies import Surroundings, write_prompts
 from pipeline_lib.prompts.vocabulary import read_vocabulary
 from pipeline_lib.provenance.record import Kind, recorded
@@ -22,7 +23,8 @@ def main(recipe: Annotated[str, typer.Argument(help="A key of `prompts` in param
     inputs: dict[Path, Kind] = {classes: "text", generator: "generator weights", Path(params.reads): "text"}
     with recorded("prompts", recipe, (), [out], inputs) as facts:
         surroundings = Surroundings(read_vocabulary(classes), generator)
-        write_lines(out, write_prompts(recipe, params, surroundings))
+        prompts = write_prompts(recipe, params, surroundings)
+        write_lines(out, within_limits(prompts, recipe, params, load_tokenizers(generator)))
         facts["prompts"] = params.count
 
 

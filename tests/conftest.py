@@ -76,7 +76,7 @@ def make_generator(folder: Path) -> None:
     tokenizer = CLIPTokenizer(
         vocab={t: i for i, t in enumerate(["a</w>", "b</w>", "<|startoftext|>", "<|endoftext|>"])},
         merges=[],
-        model_max_length=8,
+        model_max_length=77,
     )
     text = CLIPTextConfig(
         vocab_size=4,
@@ -85,7 +85,7 @@ def make_generator(folder: Path) -> None:
         projection_dim=16,
         num_hidden_layers=1,
         num_attention_heads=2,
-        max_position_embeddings=8,
+        max_position_embeddings=77,
         bos_token_id=2,
         eos_token_id=3,
         pad_token_id=3,

@@ -1,15 +1,15 @@
 """Prompts that somebody wrote: a text file with a prompt a line, or a CSV file that may say what each shows."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.params.prompts import control_character
+from pipeline_lib.prompts.text_file import read_table, read_text
 from pipeline_lib.prompts.vocabulary import ClassName
 
-COLUMNS = (["prompt"], ["prompt", "classes"])
+WHAT = "captions, a text or CSV file that the recipe's `reads` in params.yaml names"
 SEPARATOR = ";"  # of the classes of a prompt
 
 
@@ -24,52 +24,36 @@ class Caption:
 def read_captions(path: Path, classes: Sequence[ClassName]) -> list[Caption]:
     """The prompts of a file, in order: of CSV if its name ends so, else a line each.
 
-    A CSV file has the columns prompt, or prompt,classes; classes are names or indices, separated by semicolons.
+    A CSV file has the columns prompt, or prompt and classes; classes are names, synsets or indices, separated by
+    semicolons.
 
     Raises:
-        InputError: the file is absent, empty or no text, a prompt is empty, or a class is unknown or ambiguous.
+        InputError: the file cannot be read, has no captions, a prompt is empty, or a class is unknown or ambiguous.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path}: captions not found; the recipe's `reads` in params.yaml names the file") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: expected text in UTF-8, found other bytes at {error.start}") from None
     if path.suffix.lower() == ".csv":
-        captions = _from_csv(path, text, classes)
+        rows = read_table(path, WHAT, ["prompt", "prompt,classes"])
     else:
-        captions = [Caption(line.strip(), []) for line in text.splitlines()]
-    for number, caption in enumerate(captions, 1 + (path.suffix.lower() == ".csv")):
-        if not caption.text:
-            raise InputError(f"{path}:{number}: an empty prompt; remove the line")
-    if not captions:
+        lines = read_text(path, WHAT).rstrip().split("\n")
+        rows = [(f"{path}:{number}", {"prompt": line.strip()}) for number, line in enumerate(lines, 1) if any(lines)]
+    if not rows:
         raise InputError(f"{path}: no captions; write a prompt a line")
-    return captions
-
-
-def _from_csv(path: Path, text: str, classes: Sequence[ClassName]) -> list[Caption]:
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    if list(reader.fieldnames or []) not in COLUMNS:
-        found = ",".join(reader.fieldnames or [])
-        raise InputError(f"{path}: expected the columns prompt or prompt,classes, found {found}")
     captions = []
-    for row in reader:
-        where = f"{path}:{reader.line_num}"
-        if None in row or None in row.values():
-            raise InputError(
-                f"{path}:{reader.line_num}: another number of fields than columns; quote prompts with commas"
-            )
+    for where, row in rows:
+        if not row["prompt"]:
+            raise InputError(f"{where}: an empty prompt; remove the line")
+        if control_character(row["prompt"]):
+            raise InputError(f"{where}: a tab in the prompt; write a space")
         named = [name.strip() for name in row.get("classes", "").split(SEPARATOR) if name.strip()]
-        where = f"{path}:{reader.line_num}"
-        captions.append(Caption(row["prompt"].strip(), [_index(where, name, classes) for name in named]))
+        indices = [_index(where, name, classes) for name in named]
+        if len(set(indices)) < len(indices):
+            raise InputError(f"{where}: a class is named twice in {row['classes']!r}; name each once")
+        captions.append(Caption(row["prompt"], indices))
     return captions
 
 
 def _index(where: str, name: str, classes: Sequence[ClassName]) -> int:
-    """The class that a name, or an index, means."""
-    if name.isdecimal() and int(name) < len(classes):
-        return int(name)
-    found = [index for index, entry in enumerate(classes) if entry.name == name]
+    """The class that a name, a synset or an index means."""
+    found = [i for i, entry in enumerate(classes) if name in (str(i), entry.name, entry.synset)]
     if len(found) > 1:
         raise InputError(f"{where}: {name!r} is the name of the classes {', '.join(map(str, found))}; write an index")
     if not found:

@@ -77,13 +77,14 @@ def mixup(name: str, recipe: Mixup, surroundings: Surroundings) -> Iterator[Prom
     words, size = _words(name, recipe, surroundings), recipe.classes_per_prompt
     if size > len(words):
         raise InputError(
-            f"params.yaml: `prompts.{name}.classes_per_prompt` is {size}, but there are {len(words)} classes"
+            f"params.yaml: `prompts.{name}.classes_per_prompt` is {size}, but there are {len(words)} classes in "
+            f"{recipe.reads}; lower it"
         )
     rng = random.Random(seed_of("prompts", recipe.seed, name))
     if recipe.pairs == "uniform":
         groups = class_groups(len(words), size, rng)
     else:
-        texts = [recipe.templates[0].format(word.with_article()) for word in words]
+        texts = [recipe.templates[0].replace("{}", word.with_article()) for word in words]
         similarities = text_similarities(surroundings.generator, texts)
         groups = groups_by_similarity(similarities, size, recipe.pairs == "similar", rng)
     for number, group in enumerate(groups):
@@ -116,12 +117,17 @@ def _words(name: str, recipe: ClassRecipe, surroundings: Surroundings) -> list[C
             f"params.yaml: `prompts.{name}.reads` names {recipe.reads} of {len(words)} classes, `task.classes` a list "
             f"of {len(surroundings.classes)}; give each class a line in both"
         )
+    if recipe.definitions and not any(word.definition for word in words):
+        raise InputError(
+            f"params.yaml: `prompts.{name}.definitions` is true, but {recipe.reads} has none; add the column "
+            "`definition`, or set the key to false"
+        )
     return words
 
 
 def _caption(recipe: ClassRecipe, number: int, named: list[ClassName]) -> str:
     template = recipe.templates[number % len(recipe.templates)]
-    return template.format(fuse(named, recipe.definitions))
+    return template.replace("{}", fuse(named, recipe.definitions))
 
 
 def fuse(group: list[ClassName], definitions: bool) -> str:
@@ -137,4 +143,6 @@ def draw_weights(size: int, concentration: float, seed: int) -> list[float]:
     """Weights that sum to 1 from a symmetric Dirichlet distribution: of two, the first is Beta(a, a) distributed."""
     rng = random.Random(seed)
     draws = [rng.gammavariate(concentration, 1.0) for _ in range(size)]
+    if not any(draws):  # all too small for a float: the distribution's limit, where one class has all the weight
+        draws[rng.randrange(size)] = 1.0
     return [draw / sum(draws) for draw in draws]

@@ -1,10 +1,18 @@
 """Class names and definitions, in the order of the classifier's outputs."""
 
-import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.progress import notice
+from pipeline_lib.prompts import articles
+from pipeline_lib.prompts.text_file import read_table
+
+COLUMNS = [f"index,{names}{more}" for names in ("name", "synset", "synset,name") for more in ("", ",definition")]
+WHAT = "a class list, a CSV file that `task.classes` or a recipe's `reads` in params.yaml names"
 
 
 @dataclass(frozen=True)
@@ -17,62 +25,66 @@ class ClassName:
 
     def with_article(self) -> str:
         """`a sneaker`, `an ankle boot`."""
-        return f"{'an' if self.name[0].lower() in 'aeiou' else 'a'} {self.name}"
+        return articles.with_article(self.name)
 
 
 def read_vocabulary(path: Path) -> list[ClassName]:
-    """The classes of a CSV file with columns index,name,definition, or index,synset.
+    """The classes of a CSV file with the columns index, name or synset or both, and perhaps definition, in any order.
 
-    WordNet synsets (`n01440764`) are resolved by timm's own tables of names and definitions.
+    Without names, WordNet synsets (`n01440764`) are resolved by timm's own tables of names and definitions. Names may
+    repeat, ImageNet has two cranes: a notice lists them.
 
     Raises:
-        InputError: file or column absent, indices not 0, 1, 2, ..., a name empty or given twice, a synset unknown.
+        InputError: the file cannot be read, its columns are others, indices are not 0, 1, 2, ..., a name is
+            empty, a synset is unknown or given twice.
     """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            columns, rows = reader.fieldnames or [], list(reader)
-    except FileNotFoundError:
-        raise InputError(f"{path}: class list not found; `task.classes` in params.yaml names it") from None
-    if columns not in (["index", "name", "definition"], ["index", "synset"]):
-        found = ",".join(columns)
-        raise InputError(f"{path}: expected the columns index,name,definition or index,synset, found {found}")
-    for position, row in enumerate(rows):
+    rows = read_table(path, WHAT, COLUMNS)
+    if not rows:
+        raise InputError(f"{path}: no classes; expected the columns index,name,definition, and a line a class")
+    classes: list[ClassName] = []
+    first: dict[str, int] = {}  # class of a synset
+    for position, (where, row) in enumerate(rows):
         if row["index"] != str(position):
             raise InputError(
-                f"{path}:{position + 2}: expected class index {position}, found {row['index']!r}; "
+                f"{where}: expected class index {position}, found {row['index']!r}; "
                 "each class stands once, in the order of the classifier's outputs"
             )
-    classes = _resolve(path, rows) if "synset" in columns else _named(rows)
-    seen: dict[str, int] = {}
-    for position, entry in enumerate(classes):
+        entry = _entry(where, row)
         if not entry.name:
-            raise InputError(f"{path}:{position + 2}: class {position} has no name")
-        if entry.name in seen and "name" in columns:
-            raise InputError(
-                f"{path}:{position + 2}: class {position} is called {entry.name!r} like class {seen[entry.name]}"
-            )
-        seen[entry.name] = position
-    if not classes:
-        raise InputError(f"{path}: no classes")
+            raise InputError(f"{where}: class {position} has no name")
+        if entry.synset and first.setdefault(entry.synset, position) != position:
+            raise InputError(f"{where}: class {position} has the synset {entry.synset} of class {first[entry.synset]}")
+        classes.append(entry)
+    repeated = _repeated(classes)
+    if repeated:
+        notice(f"{path}: names of several classes, which are told apart by their indices: {repeated}")
     return classes
 
 
-def _named(rows: list[dict[str, str]]) -> list[ClassName]:
-    return [ClassName(row["name"].strip(), (row["definition"] or "").strip()) for row in rows]
+def _entry(where: str, row: dict[str, str]) -> ClassName:
+    if "name" in row:
+        return ClassName(row["name"], row.get("definition", ""), row.get("synset", ""))
+    try:
+        names = _wordnet().label_name_to_description(row["synset"], detailed=False)
+        definition = _wordnet().label_name_to_description(row["synset"], detailed=True)
+    except KeyError:
+        raise InputError(f"{where}: timm knows no synset {row['synset']!r}; add a column `name`") from None
+    # The first of the synonyms.
+    definition = row.get("definition", definition.split(":", 1)[-1].strip())
+    return ClassName(names.split(",")[0].strip(), definition, row["synset"])
 
 
-def _resolve(path: Path, rows: list[dict[str, str]]) -> list[ClassName]:
+@cache
+def _wordnet() -> Any:
     from timm.data import ImageNetInfo  # imports torch
 
-    info = ImageNetInfo()
-    classes = []
-    for position, row in enumerate(rows):
-        try:
-            names = info.label_name_to_description(row["synset"], detailed=False)
-            definition = info.label_name_to_description(row["synset"], detailed=True)
-        except KeyError:
-            raise InputError(f"{path}:{position + 2}: timm knows no synset {row['synset']!r}") from None
-        # The first of the synonyms; two ImageNet classes share theirs (crane, maillot): that is polysemy, not an error.
-        classes.append(ClassName(names.split(",")[0].strip(), definition.split(":", 1)[-1].strip(), row["synset"]))
-    return classes
+    return ImageNetInfo()
+
+
+def _repeated(classes: Sequence[ClassName]) -> str:
+    """`crane (134, 517), maillot (638, 639)`."""
+    indices: dict[str, list[int]] = {}
+    for index, entry in enumerate(classes):
+        indices.setdefault(entry.name, []).append(index)
+    several = {name: found for name, found in indices.items() if len(found) > 1}
+    return ", ".join(f"{name} ({', '.join(map(str, found))})" for name, found in several.items())

@@ -40,6 +40,13 @@ def test_a_csv_file_may_say_which_classes_a_prompt_shows(tmp_path: Path) -> None
         ("captions.csv", b"prompt,classes\na shoe,sneaker\n,bag\n", r"captions\.csv:3: an empty prompt"),
         ("captions.csv", b"prompt,classes\na shoe,snaeker\n", r"captions\.csv:2: no class 'snaeker'"),
         ("captions.csv", b"prompt,classes\na shoe,10\n", r"captions\.csv:2: no class '10'"),
+        ("captions.csv", b"prompt,classes\nshoes,sneaker;sneaker\n", r"captions\.csv:2: a class is named twice"),
+        ("captions.csv", b"classes\nsneaker\n", "expected the columns prompt or prompt,classes, found classes"),
+        ("captions.csv", b'prompt\n"a\nshoe"\n', r"captions\.csv:3: a line break or tab in the prompt"),
+        ("captions.csv", b"prompt,classes\na shoe,%s\n" % (b"9" * 5000), "no class '999"),
+        ("captions.txt", b"a shoe\na\x0bbag\n", r"captions\.txt:2: found the control character U\+000B"),
+        ("captions.txt", b"a\tshoe\n", r"captions\.txt:1: a tab in the prompt"),
+        ("captions.txt", b"\n\n", "no captions"),
         ("captions.csv", b"prompt,classes\na shoe, worn,sneaker\n", r"captions\.csv:2: another number of fields"),
     ],
 )
@@ -47,6 +54,22 @@ def test_files_that_are_refused(tmp_path: Path, name: str, content: bytes, said:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=said):
         read_captions(tmp_path / name, CLASSES)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_captions_as_editors_save_them(tmp_path: Path, encoding: str, newline: str) -> None:
+    (tmp_path / "captions.txt").write_bytes("a café\na bag\n\n\n".replace("\n", newline).encode(encoding))
+    assert [caption.text for caption in read_captions(tmp_path / "captions.txt", CLASSES)] == ["a café", "a bag"]
+    (tmp_path / "captions.csv").write_bytes("classes,prompt\nbag,a café\n\n".replace("\n", newline).encode(encoding))
+    assert read_captions(tmp_path / "captions.csv", CLASSES) == [Caption("a café", [BAG])]
+
+
+def test_a_synset_may_stand_for_a_class(tmp_path: Path) -> None:
+    path = tmp_path / "captions.csv"
+    cranes = [ClassName("crane", "", "n1"), ClassName("crane", "", "n2")]
+    path.write_text("prompt,classes\na crane,n2\n")
+    assert read_captions(path, cranes) == [Caption("a crane", [1])]
 
 
 def test_a_name_of_two_classes_is_refused(tmp_path: Path) -> None:
