@@ -109,6 +109,8 @@ def as_told(error: Exception) -> InputError | RunError | None:
     if isinstance(error, OSError):
         if error.errno in MACHINE:
             return RunError(f"{text}; {MACHINE[error.errno]}")
+        if error.errno is None and "requested and" in text:  # of numpy, which does not say why it wrote no more
+            return RunError(f"a file could not be written: bytes {text}; {MACHINE[errno.ENOSPC]}")
         found = f"{os.fsdecode(error.filename)}: {error.strerror}" if isinstance(error.filename, str | bytes) else text
         return InputError(f"{found}; expected a file or folder that can be used here: see to its path and its rights")
     if isinstance(error, RecursionError):

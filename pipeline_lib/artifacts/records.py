@@ -95,9 +95,9 @@ def check_row(row: dict[str, Any], shape: type[BaseModel], where: Path | str, me
         shape.model_validate(row)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
+        key = f"`{'.'.join(map(str, first['loc']))}`" if first["loc"] else "the row"
         found = "missing" if first["type"] == "missing" else f"{shown(first['input'])}; {first['msg'].lower()}"
-        raise InputError(f"{where}: `{key}` is {found}; {mend}") from None
+        raise InputError(f"{where}: {key} is {found}; {mend}") from None
 
 
 def read_lines(path: Path, shape: type[BaseModel] | None = None) -> list[dict[str, Any]]:

@@ -112,7 +112,8 @@ def _in_words(error: Any, value: Any, key: str, path: Path) -> str:
         case "union_tag_invalid":
             found, expected = error["ctx"]["tag"], error["ctx"]["expected_tags"]
             return f"{path}: `{where}.{_tag(error)}` is {shown(found)}; expected one of {expected}"
-    return f"{path}: `{where}` is {shown(error['input'])}; {error['msg'][0].lower()}{error['msg'][1:]}"
+    subject = f"`{where}`" if where else "the whole"
+    return f"{path}: {subject} is {shown(error['input'])}; {error['msg'][0].lower()}{error['msg'][1:]}"
 
 
 def _tag(error: Any) -> str:
