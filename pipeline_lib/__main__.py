@@ -27,7 +27,7 @@ def preset(
 ) -> None:
     """Write the params.yaml of a preset, never over uncommitted edits."""
     text = presets.preset(name)
-    if PARAMS_FILE.exists() and PARAMS_FILE.read_text(encoding="utf-8") not in map(presets.preset, preset_names()):
+    if PARAMS_FILE.exists() and PARAMS_FILE.read_bytes() not in (presets.preset(n).encode() for n in preset_names()):
         status = subprocess.run(["git", "status", "--porcelain", "--", PARAMS_FILE], capture_output=True, check=False)
         if status.returncode or status.stdout:
             raise InputError(f"{PARAMS_FILE} has edits that are not committed; commit them, then run this again")

@@ -11,8 +11,9 @@ from typing import Any
 
 from PIL import Image
 
+from pipeline_lib.artifacts.records import Row, check_row, parse_json
 from pipeline_lib.artifacts.tars import read_tar
-from pipeline_lib.errors import InputError
+from pipeline_lib.errors import InputError, one_line
 
 MEND = "delete it and run `dvc checkout`, or `dvc repro` to make it again"
 
@@ -73,8 +74,10 @@ def _read(path: Path) -> Iterator[tuple[str, bytes, dict[str, Any]]]:
         for key, files in read_tar(path):
             if files.keys() != {"png", "json"}:
                 raise tarfile.ReadError(f"sample {key} has {', '.join(files)}, not png and json")
-            yield key, files["png"], json.loads(files["json"])
+            record = parse_json(files["json"].decode(), f"{path}: {key}.json", MEND)
+            check_row(record, Row, f"{path}: {key}.json", MEND)
+            yield key, files["png"], record
     except FileNotFoundError:
         raise InputError(f"{path}: shard not found; `dvc checkout` or `dvc repro` brings it") from None
-    except (tarfile.TarError, json.JSONDecodeError, OSError) as error:
-        raise InputError(f"{path}: truncated or damaged shard ({error}); {MEND}") from None
+    except (tarfile.TarError, UnicodeError, OSError) as error:
+        raise InputError(f"{path}: truncated or damaged shard ({one_line(error)}); {MEND}") from None

@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 
 from pipeline_lib.artifacts.files import atomic_directory
-from pipeline_lib.errors import InputError
+from pipeline_lib.errors import InputError, reading
 from pipeline_lib.models.preprocessing import Pixels
 
 IMAGES, SAMPLES, DROPPED = "images.npy", "samples.csv", "dropped.npy"
+MEND = "`dvc checkout` restores it, `dvc repro --force` makes it anew"
 DROPPED_IMAGES = 32  # of those left out, so many are stored, to be shown in the report
 
 
@@ -31,28 +32,32 @@ def read_set(folder: Path) -> CalibrationSet:
     """A calibration set, or a preview.
 
     Raises:
-        InputError: a file is absent or damaged.
+        InputError: a file is absent or damaged, or they do not belong together.
     """
-    images = read_images(folder / IMAGES)
-    rows = pd.read_csv(folder / SAMPLES, keep_default_na=False, dtype={"classes": str})
-    classes = [[int(index) for index in text.split()] for text in rows.loc[rows["kept"], "classes"]]
+    images, table = read_images(folder / IMAGES), folder / SAMPLES
+    with reading(table, "a table of samples", MEND):
+        rows = pd.read_csv(table, usecols=["classes", "kept"], dtype={"classes": str, "kept": bool}, na_filter=False)
+        classes = [[int(index) for index in text.split()] for text in rows.loc[rows["kept"], "classes"]]
+    if len(classes) != len(images):
+        raise InputError(f"{table}: {len(classes)} images were kept, but {folder / IMAGES} has {len(images)}; {MEND}")
+    if any(index < 0 for indices in classes for index in indices):
+        raise InputError(f"{table}: expected indices of classes, found one below 0; {MEND}")
     return CalibrationSet(images, classes, len(rows), int((~rows["kept"]).sum()))
 
 
 def read_images(path: Path) -> Pixels:
-    """The images of a calibration set, memory-mapped.
+    """The images of a calibration set, memory-mapped; there is at least one.
 
     Raises:
         InputError: absent, or not uint8 (n, h, w, 3).
     """
-    try:
+    if not path.exists():
+        raise InputError(f"{path}: calibration set not found; `dvc repro` makes it")
+    with reading(path, "a numpy file", MEND):
         images: Pixels = np.load(path, mmap_mode="r")
-    except FileNotFoundError:
-        raise InputError(f"{path}: calibration set not found; `dvc repro` makes it") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not a numpy file ({error}); `dvc checkout` restores it") from None
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
-        raise InputError(f"{path}: expected uint8 (n, h, w, 3), found {images.dtype} {images.shape}")
+        found = f"{images.dtype} {images.shape}"  # an archive of arrays has neither
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
+        raise InputError(f"{path}: expected uint8 (n, h, w, 3), found {found}; {MEND}")
     return images
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline_lib.artifacts.fingerprints import seed_of
-from pipeline_lib.artifacts.records import read_lines
+from pipeline_lib.artifacts.records import IndexRow, read_lines
 from pipeline_lib.artifacts.shards import Sample, read_shard
 from pipeline_lib.errors import InputError
 from pipeline_lib.pictures.picture import drawn
@@ -23,7 +23,7 @@ def synthetic(dataset: Path) -> Iterator[Sample]:
     Raises:
         InputError: a shard is absent, truncated, altered, or not the one that the index describes.
     """
-    index = read_lines(dataset / "index.jsonl")
+    index = read_lines(dataset / "index.jsonl", IndexRow)
     expected = iter(index)
     shards = dict.fromkeys(record["shard"] for record in index)  # each once, in order
     for shard in shards:

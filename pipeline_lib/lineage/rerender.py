@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline_lib.artifacts.records import iterate_lines
+from pipeline_lib.artifacts.records import RenderedRow, iterate_lines
 from pipeline_lib.artifacts.shards import read_shard
 from pipeline_lib.params.synthesize import Synthesize
 from pipeline_lib.synthesis.generator import Generator
@@ -30,11 +30,11 @@ def render_again(
     if device.type == "cpu":
         torch.set_num_threads(1)
     index = dataset / "index.jsonl"
-    total = sum(1 for _ in iterate_lines(index))
+    total = sum(1 for _ in iterate_lines(index, RenderedRow))
     chosen = {round(i * (total - 1) / max(1, count - 1)) for i in range(min(count, total))}
     pipeline = Generator(generator, params, device)
     first = 0  # position in the dataset of the shard's first sample
-    for name, group in groupby(iterate_lines(index), key=lambda row: row["shard"]):
+    for name, group in groupby(iterate_lines(index, RenderedRow), key=lambda row: row["shard"]):
         shard = list(group)
         places = [place for place in range(len(shard)) if first + place in chosen]
         first += len(shard)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline_lib.artifacts.records import iterate_lines
+from pipeline_lib.artifacts.records import RenderedRow, iterate_lines
 from pipeline_lib.errors import InputError
 from pipeline_lib.lineage.repository import CALIBRATIONS, Repository
 
@@ -21,7 +21,7 @@ def trace_sample(repository: Repository, key: str) -> dict[str, Any]:
     """
     for dataset in repository.datasets():
         place, shard = 0, ""
-        for row in iterate_lines(Path(dataset) / "index.jsonl"):
+        for row in iterate_lines(Path(dataset) / "index.jsonl", RenderedRow):
             place = place + 1 if row["shard"] == shard else 0
             shard = row["shard"]
             if row["key"] == key:
@@ -40,7 +40,7 @@ def trace_sample(repository: Repository, key: str) -> dict[str, Any]:
 def samples_of_class(repository: Repository, numbers: Collection[int]) -> Iterator[dict[str, Any]]:
     """Key, dataset, prompt, class and weight of every sample whose prompt names a class of one of these indices."""
     for dataset in repository.datasets():
-        for row in iterate_lines(Path(dataset) / "index.jsonl"):
+        for row in iterate_lines(Path(dataset) / "index.jsonl", RenderedRow):
             for number, weight in zip(row["classes"], row["weights"], strict=True):
                 if number in numbers:
                     named = {"prompt": row["prompt"], "class": number, "weight": weight}
@@ -51,7 +51,7 @@ def _batch(repository: Repository, dataset: str, shard: str, place: int) -> list
     """Keys of the samples that were rendered together with the one at this place of the shard."""
     stage = repository.graph.producer(dataset)
     size = repository.runs[stage].params["synthesize"]["batch_size"] if stage else 1
-    rows = (row for row in iterate_lines(Path(dataset) / "index.jsonl") if row["shard"] == shard)
+    rows = (row for row in iterate_lines(Path(dataset) / "index.jsonl", RenderedRow) if row["shard"] == shard)
     return [row["key"] for number, row in enumerate(rows) if number // size == place // size]
 
 

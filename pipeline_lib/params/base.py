@@ -1,21 +1,48 @@
 """Reading a section of params.yaml into a frozen, strict model."""
 
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from pipeline_lib.errors import InputError
+from pipeline_lib.errors import InputError, shown
 from pipeline_lib.yaml_file import read_yaml
 
 PARAMS_FILE = Path("params.yaml")
+MOST_LISTED = 12  # mistakes, or keys, that an error names
+
+# Every number has bounds on both sides, far above what anybody needs: who mistypes one is told so, and neither waits
+# for a week nor runs out of memory.
+Count = Annotated[int, Field(ge=1, le=10_000_000)]  # images, prompts or iterations: ImageNet has 1.3 million images
+Batch = Annotated[int, Field(ge=1, le=65_536)]  # images computed on together
+Threads = Annotated[int, Field(ge=1, le=256)]  # thousands of them end the process
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Rate = Annotated[float, Field(ge=0, le=1000)]  # learning rates, weights of terms
+PositiveRate = Annotated[float, Field(gt=0, le=1000)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Confidence = Annotated[float, Field(ge=0.5, le=0.9999)]  # of intervals
+
+
+def path_text(text: str) -> str:
+    """The text, if it can be the path of a file or folder.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if not text or not text.isprintable() or any(len(part.encode()) > 255 for part in text.split("/")):
+        raise ValueError("expected a path, of printable letters and of names of at most 255 bytes")
+    return text
+
+
+PathText = Annotated[str, AfterValidator(path_text)]
 
 
 class Section(BaseModel):
     """Base of every section: unknown keys and wrong types are errors, instances are immutable."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     def differences(self, *, without: AbstractSet[str] = frozenset()) -> dict[str, Any]:
         """The values that are not the defaults, as JSON has them, for an identity.
@@ -44,7 +71,10 @@ def validate(model: type[T], value: Any, key: str, path: Path = PARAMS_FILE) -> 
     try:
         return TypeAdapter(model).validate_python(value)
     except ValidationError as error:
-        raise InputError("; ".join(_in_words(e, value, key, path) for e in error.errors())) from None
+        mistakes = error.errors()
+        words = [_in_words(mistake, value, key, path) for mistake in mistakes[:MOST_LISTED]]
+        more = [f"{len(mistakes) - MOST_LISTED} more mistakes"] if len(mistakes) > MOST_LISTED else []
+        raise InputError("; ".join(words + more)) from None
 
 
 def read(model: type[T], key: str, path: Path = PARAMS_FILE) -> T:
@@ -56,15 +86,22 @@ def read(model: type[T], key: str, path: Path = PARAMS_FILE) -> T:
     value: Any = load(path)
     for part in key.split("."):
         if not isinstance(value, dict) or part not in value:
-            known = ", ".join(value) if isinstance(value, dict) else "nothing"
+            known = listed(value) if isinstance(value, dict) and value else "nothing"
             raise InputError(f"{path}: no key `{key}`; there is {known}")
         value = value[part]
     values_read[key] = value
     return validate(model, value, key, path)
 
 
+def listed(names: Iterable[Any]) -> str:
+    """Names for a message, the first of them if they are many."""
+    texts = [text if len(text) <= 80 else f"{text[:80]}..." for text in map(str, names)]
+    more = f" and {len(texts) - MOST_LISTED} more" if len(texts) > MOST_LISTED else ""
+    return ", ".join(texts[:MOST_LISTED]) + more
+
+
 def _in_words(error: Any, value: Any, key: str, path: Path) -> str:
-    where = ".".join(filter(None, [key, *_keys(error["loc"], value)]))
+    where = ".".join(filter(None, [key, *(listed([part]) for part in _keys(error["loc"], value))]))
     match error["type"]:
         case "extra_forbidden":
             return f"{path}: unknown key `{where}`"
@@ -74,8 +111,9 @@ def _in_words(error: Any, value: Any, key: str, path: Path) -> str:
             return f"{path}: missing key `{where}.{_tag(error)}`"
         case "union_tag_invalid":
             found, expected = error["ctx"]["tag"], error["ctx"]["expected_tags"]
-            return f"{path}: `{where}.{_tag(error)}` is {found!r}; expected one of {expected}"
-    return f"{path}: `{where}` is {error['input']!r}; {error['msg'][0].lower()}{error['msg'][1:]}"
+            return f"{path}: `{where}.{_tag(error)}` is {shown(found)}; expected one of {expected}"
+    subject = f"`{where}`" if where else "the whole"
+    return f"{path}: {subject} is {shown(error['input'])}; {error['msg'][0].lower()}{error['msg'][1:]}"
 
 
 def _tag(error: Any) -> str:

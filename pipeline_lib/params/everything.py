@@ -7,7 +7,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.params.base import PARAMS_FILE, Section, load, validate
+from pipeline_lib.params.base import PARAMS_FILE, Section, listed, load, validate
 from pipeline_lib.params.calibrate import Calibrate
 from pipeline_lib.params.choose import Choose
 from pipeline_lib.params.distil import Distil
@@ -113,5 +113,5 @@ def _checked(content: dict[str, Any], path: Path) -> Params:
     ):
         missing = [name for name in names if name not in defined]
         if missing:
-            raise InputError(f"{path}: {key} names {', '.join(missing)}, absent from `{where}`")
+            raise InputError(f"{path}: {key} names {listed(missing)}, absent from `{where}`")
     return params

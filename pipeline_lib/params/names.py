@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from pipeline_lib.errors import InputError
 
@@ -18,8 +18,10 @@ def name(text: str) -> str:
     Raises:
         ValueError: it has other letters.
     """
-    if not re.fullmatch("[a-z0-9][a-z0-9_-]*", text):
-        raise ValueError("expected a name of the letters a-z, 0-9, _ and -, that begins with one of a-z, 0-9")
+    if not re.fullmatch("[a-z0-9][a-z0-9_-]{0,49}", text):
+        raise ValueError(
+            "expected a name of the letters a-z, 0-9, _ and -, that begins with one of a-z, 0-9 and has at most 50"
+        )
     return text
 
 
@@ -36,6 +38,8 @@ def own_name(text: str) -> str:
 
 Name = Annotated[str, AfterValidator(name)]
 OwnName = Annotated[str, AfterValidator(own_name)]
+Names = Annotated[list[Name], Field(max_length=50)]  # an axis: five of them make a matrix of cells
+OwnNames = Annotated[list[OwnName], Field(max_length=50)]
 
 # By the names of stages' arguments. An empty option was not given.
 ARGUMENTS = {

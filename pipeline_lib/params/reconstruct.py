@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline_lib.params.base import Section
+from pipeline_lib.params.base import Batch, Count, PositiveRate, Rate, Section, Seed, Share
 
 Bits = Annotated[int, Field(ge=2, le=8)]
-Rate = Annotated[float, Field(ge=0)]
+Iterations = Annotated[int, Field(ge=0, le=10_000_000)]
 Ranges = Literal["lp", "percentile", "minmax"]
 Grid = Literal["symmetric", "asymmetric"]
 Granularity = Literal["channel", "tensor"]
@@ -35,10 +35,10 @@ class Method(Section):
     """How a unit is reconstructed; what sets BRECQ, QDrop, GENIE-M and RepQ-ViT apart. The defaults are QDrop's."""
 
     ranges: Ranges = "lp"  # of weights and activations, before reconstruction
-    merge: Annotated[int, Field(ge=1)] = 1  # adjacent blocks that make a unit (MRECG)
-    iterations: Annotated[int, Field(ge=0)] = 20_000  # a unit; 0: rounded to nearest
-    tune_iterations: Annotated[int, Field(ge=0)] = 0  # of all steps and biases together, after the units; 0: not
-    tune_rate: Annotated[float, Field(gt=0)] = 1.0  # learning rates then, as a multiple of those below
+    merge: Annotated[int, Field(ge=1, le=1000)] = 1  # adjacent blocks that make a unit (MRECG)
+    iterations: Iterations = 20_000  # a unit; 0: rounded to nearest
+    tune_iterations: Iterations = 0  # of all steps and biases together, after the units; 0: not
+    tune_rate: PositiveRate = 1.0  # learning rates then, as a multiple of those below
     early_stop: Rate = 0.0  # relative fall of the loss below which a unit is finished early; 0: never
     learning_rate_rounding: Rate = 1e-3
     learning_rate_weight_step: Rate = 0.0  # 0 keeps the step
@@ -47,7 +47,7 @@ class Method(Section):
     learning_rate_integer: Rate = 0.0  # of the weights' integers in the tuning, in levels; 0 keeps them
     rounding_weight: Rate = 0.01  # lambda of the rounding regulariser
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.2  # share of iterations without the regulariser
-    drop: Annotated[float, Field(ge=0, le=1)] = 0.5  # QDrop: share of values that stay float
+    drop: Share = 0.5  # QDrop: share of values that stay float
     weights: Grid = "asymmetric"
     granularity: Granularity = "channel"  # of the weights' steps
     activations: Grid = "asymmetric"  # a tensor each
@@ -62,10 +62,10 @@ class Method(Section):
 class Reconstruct(Section):
     """Block reconstruction: what all networks have in common."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
-    held_out: Annotated[int, Field(ge=1)]  # images kept back from the calibration set to measure the gap on
-    range_images: Annotated[int, Field(ge=1)] = 128  # images the ranges of activations are searched on
-    batch_size: Annotated[int, Field(ge=1)] = 32
+    seed: Seed = 0
+    held_out: Count  # images kept back from the calibration set to measure the gap on
+    range_images: Count = 128  # images the ranges of activations are searched on
+    batch_size: Batch = 32
     softmax: Softmax = "log-sqrt2"  # or uniform, which integer runtimes have
     tf32: bool = False  # on a GPU: faster products with ten bits of mantissa
     methods: dict[str, str] = Field(default_factory=dict)  # by family of networks, where it is not the family's own

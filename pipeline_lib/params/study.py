@@ -4,21 +4,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline_lib.params.base import Section
-from pipeline_lib.params.names import Name, OwnName, check_distinct
+from pipeline_lib.params.base import Confidence, Count, PathText, Section
+from pipeline_lib.params.names import Names, OwnNames, check_distinct
 from pipeline_lib.params.task import named_sources
 
 
 class StudyAxes(Section):
     """The lists that the matrices of the study's stages run over; all are empty where there is no study."""
 
-    recipes: list[OwnName]
-    treated: list[OwnName]  # recipes, each to be treated by every one of the treatments
-    treatments: list[OwnName]
-    baselines: list[Literal["noise", "distilled", "real"]]
-    domains: list[Name]
-    models: list[Name]
-    against: list[Name]  # sources that all others are compared with, a comparison each
+    recipes: OwnNames
+    treated: OwnNames  # recipes, each to be treated by every one of the treatments
+    treatments: OwnNames
+    baselines: Annotated[list[Literal["noise", "distilled", "real"]], Field(max_length=3)]
+    domains: Names
+    models: Names
+    against: Names  # sources that all others are compared with, a comparison each
 
     @property
     def sources(self) -> list[str]:
@@ -53,13 +53,15 @@ class StudyAxes(Section):
 class StudyCells(Section):
     """What a cell of the study is."""
 
-    precisions: Annotated[list[OwnName], Field(min_length=1)]
-    replicates: Annotated[int, Field(ge=1)]  # sets of images, each with its own seed of reconstruction
-    images: Annotated[int, Field(ge=8)]  # of a calibration set
-    block: Annotated[int, Field(ge=8)]  # rendered images that a replicate's set is taken from, filters drop the rest
-    judges: list[OwnName]  # any number of recipes, whose images after the last block judge without labels
-    judge_images: Annotated[int, Field(ge=1)]  # of each of them
-    compared: Annotated[int, Field(ge=8)]  # labelled images that a calibration set is compared with
+    precisions: Annotated[OwnNames, Field(min_length=1)]
+    replicates: Annotated[int, Field(ge=1, le=1000)]  # sets of images, each with its own seed of reconstruction
+    images: Annotated[int, Field(ge=8, le=10_000_000)]  # of a calibration set
+    block: Annotated[
+        int, Field(ge=8, le=10_000_000)
+    ]  # rendered images that a replicate's set is taken from, filters drop the rest
+    judges: OwnNames  # any number of recipes, whose images after the last block judge without labels
+    judge_images: Count  # of each of them
+    compared: Annotated[int, Field(ge=8, le=100_000)]  # labelled images that a calibration set is compared with
 
     @model_validator(mode="after")
     def _set_fits_its_block(self) -> "StudyCells":
@@ -71,8 +73,8 @@ class StudyCells(Section):
 class Study(Section):
     """Section `study`."""
 
-    world: str  # folder with classifiers/DOMAIN/MODEL, test/DOMAIN and real/DOMAIN.tar
+    world: PathText  # folder with classifiers/DOMAIN/MODEL, test/DOMAIN and real/DOMAIN.tar
     axes: StudyAxes
     cells: StudyCells
-    resamples: Annotated[int, Field(ge=100)] = 2000  # of the bootstrap
-    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95  # of the intervals
+    resamples: Annotated[int, Field(ge=100, le=1_000_000)] = 2000  # of the bootstrap
+    confidence: Confidence = 0.95  # of the intervals

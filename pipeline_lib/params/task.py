@@ -1,28 +1,30 @@
 """Section `task`: what is quantized, by which generator, judged on which images. `axes`: the matrix of dvc.yaml."""
 
+import os
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from pipeline_lib.params.base import PARAMS_FILE, Section, load, validate
-from pipeline_lib.params.names import Name, OwnName, check_distinct
+from pipeline_lib.params.base import PARAMS_FILE, PathText, Section, load, validate
+from pipeline_lib.params.names import Names, OwnNames, check_distinct
 
 
 class Task(Section):
     """Paths from the root of the repository; dvc.yaml declares each as a dependency of the stages that read it."""
 
-    classes: str  # CSV: index,name,definition, or index,synset for WordNet synsets resolved by timm
-    generator: str  # folder: a diffusers pipeline, or hub.json naming a repository and revision
-    classifiers: str  # folder with a folder per model: model.json and, unless it names a hub model, model.safetensors
-    labelled: str  # folder of labelled test images: idx pair, WebDataset tars, or one folder a class
-    real: str  # folder of pictures, or WebDataset tars: real calibration images, the upper bound
-    images: str  # folder with pictures or tars for each source of `axes.images`, rendered elsewhere
+    classes: PathText  # CSV: index,name,definition, or index,synset for WordNet synsets resolved by timm
+    generator: PathText  # folder: a diffusers pipeline, or hub.json naming a repository and revision
+    classifiers: PathText  # folder with a folder a model: model.json, and model.safetensors unless the hub has it
+    labelled: PathText  # folder of labelled test images: idx pair, tars, labels.csv, or one folder a class
+    real: PathText  # folder of pictures, or WebDataset tars: real calibration images, the upper bound
+    images: PathText  # folder with pictures or tars for each source of `axes.images`, rendered elsewhere
 
     @model_validator(mode="after")
     def _a_path_is_of_one_kind(self) -> "Task":
-        paths = {key: Path(value).resolve() for key, value in self}
+        paths = {key: Path(os.path.realpath(value)) for key, value in self}
         for one, other in combinations(paths, 2):
             if paths[one].is_relative_to(paths[other]) or paths[other].is_relative_to(paths[one]):
                 raise ValueError(
@@ -35,16 +37,16 @@ class Task(Section):
 class Axes(Section):
     """The lists that dvc.yaml's matrix runs over."""
 
-    recipes: list[OwnName]
-    treated: list[OwnName]  # recipes whose images are calibrated on after each of the treatments
-    treatments: list[OwnName]
-    noise: list[str]
-    distilled: list[str]
-    real: list[str]
-    images: list[OwnName]  # rendered elsewhere: folders below `task.images`
-    sources: list[Name]  # what networks are quantized on: any of the above
-    models: list[Name]
-    precisions: list[OwnName]
+    recipes: OwnNames
+    treated: OwnNames  # recipes whose images are calibrated on after each of the treatments
+    treatments: OwnNames
+    noise: Annotated[list[str], Field(max_length=1)]
+    distilled: Annotated[list[str], Field(max_length=1)]
+    real: Annotated[list[str], Field(max_length=1)]
+    images: OwnNames  # rendered elsewhere: folders below `task.images`
+    sources: Names  # what networks are quantized on: any of the above
+    models: Names
+    precisions: OwnNames
 
     @property
     def made(self) -> dict[str, str]:

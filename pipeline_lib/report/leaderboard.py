@@ -19,7 +19,7 @@ COLUMNS = ["model", "precision", "source", "method", "top1", "top1_low", "top1_h
 class Artifact(Section):
     """Base of what is read from another stage: typed as a section is, but keys that are not read may be there."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=True)  # what was measured may be no number
 
 
 class Result(Artifact):

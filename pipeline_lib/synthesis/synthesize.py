@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline_lib.artifacts.fingerprints import digest_path, fingerprint
 from pipeline_lib.artifacts.hub import locate
-from pipeline_lib.artifacts.records import iterate_lines, write_lines
+from pipeline_lib.artifacts.records import PromptRow, iterate_lines, write_lines
 from pipeline_lib.artifacts.shards import read_records
 from pipeline_lib.artifacts.workdir import WorkDirectory
 from pipeline_lib.errors import InputError
@@ -46,7 +46,7 @@ class Synthesis:
         locate(generator)
         self.recipe, self.params, self.runtime = recipe, params, runtime
         self.prompts, self.generator = prompts, generator.resolve()
-        self.samples = sum(1 for _ in iterate_lines(prompts))
+        self.samples = sum(1 for _ in iterate_lines(prompts, PromptRow))
         if not self.samples:
             raise InputError(f"{prompts}: no prompts; `dvc repro` writes them")
         self.shards = -(-self.samples // params.shard_size)
