@@ -43,8 +43,29 @@ MAY_IMPORT = {
         "cells",
     },
     "report": {"params", "artifacts"},
+    "doctor": {
+        "params",
+        "artifacts",
+        "pictures",
+        "prompts",
+        "synthesis",
+        "models",
+        "quantization",
+        "evaluation",
+    },
     "lineage": {"params", "artifacts", "provenance", "synthesis"},
-    "commands": {"params", "artifacts", "prompts", "models", "fakequant", "lineage", "provenance", "bench"},
+    "commands": {
+        "params",
+        "artifacts",
+        "prompts",
+        "models",
+        "fakequant",
+        "lineage",
+        "provenance",
+        "bench",
+        "doctor",
+        "quantization",
+    },
 }
 GROUND = {"command", "errors", "progress", "reads", "yaml_file"}  # modules that every room may import
 

@@ -30,20 +30,21 @@ def locate(folder: Path, needs: Iterable[str] | None = None) -> tuple[str, str |
     return str(checked(folder)), None
 
 
-def components(folder: Path) -> dict[str, str]:
-    """The classes of a generator's components by name, as its model_index.json says, on the hub if it is there.
+def components(folder: Path) -> dict[str, tuple[str, str]]:
+    """Library and class of a generator's components by name, as its model_index.json says, on the hub if it is there.
 
     Raises:
         InputError: there is no such file, or it is not as diffusers writes it.
     """
     index = _index(folder)
-    found = {}
+    found: dict[str, tuple[str, str]] = {}
     for name, value in read_json(index).items():
         if isinstance(value, list):
             if len(value) != 2 or not all(isinstance(part, str | None) for part in value):
                 raise InputError(f"{index}: expected `{name}` to be [library, class], found {value}")
-            if value[1]:
-                found[name] = value[1]
+            library, kind = value
+            if library and kind:
+                found[name] = library, kind
     return found
 
 

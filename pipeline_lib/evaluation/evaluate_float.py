@@ -8,11 +8,10 @@ import torch
 
 from pipeline_lib.artifacts.files import atomic_directory
 from pipeline_lib.artifacts.records import write_json
-from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.labelled import labelled_set
-from pipeline_lib.evaluation.metrics import accuracy_metrics
+from pipeline_lib.evaluation.metrics import accuracy_metrics, doubt_of_guessing
 from pipeline_lib.evaluation.predict import METRICS, PREDICTIONS, predict, prediction_table
-from pipeline_lib.models.card import read_card
+from pipeline_lib.models.card import check_class_count
 from pipeline_lib.models.classifier import load_classifier
 from pipeline_lib.models.device import place
 from pipeline_lib.params.evaluate import Evaluate
@@ -37,20 +36,15 @@ def evaluate_float(
         InputError: the class list does not fit the network, or there are no labelled images.
     """
     loaded = load_classifier(classifier)
-    known = read_card(classifier).num_classes
-    if known != len(classes):
-        raise InputError(f"{classifier}: a network of {known} classes, but `task.classes` lists {len(classes)}")
+    check_class_count(classifier, len(classes))
     labelled_images = labelled_set(labelled, classes)
     notice(f"{labelled}: {labelled_images.summary}")
     images = labelled_images.chosen(params.fraction)
     networks = {"float": place(loaded.network, device)}
     found = predict(networks, loaded.data_config, images, params.batch_size, device)
     metrics = accuracy_metrics(found.labels, found.classes["float"], params.confidence)
-    if metrics["top1_low"] <= 100 / known:
-        notice(
-            f"{classifier.name}: {metrics['top1']}% of {len(images)} images are right, which guessing among {known} "
-            "classes may reach: are labels or preprocessing wrong?"
-        )
+    if doubt := doubt_of_guessing(metrics, len(classes)):
+        notice(f"{classifier.name}: {metrics['top1']}% of {len(images)} images are right{doubt}")
     with atomic_directory(out) as folder:
         names = [entry.name for entry in classes]
         facts = {"model": classifier.name, "images": len(images), "classes": names, "float": metrics}

@@ -92,6 +92,17 @@ def read_card(folder: Path) -> Card:
     return card
 
 
+def check_class_count(folder: Path, classes: int) -> None:
+    """Stop unless a classifier has as many outputs as there are classes.
+
+    Raises:
+        InputError: it has more or fewer.
+    """
+    known = read_card(folder).num_classes
+    if known != classes:
+        raise InputError(f"{folder}: a network of {known} classes, but `task.classes` lists {classes}")
+
+
 def read_unpinned_card(folder: Path) -> Card:
     """As `read_card`, for who is about to pin the weights.
 

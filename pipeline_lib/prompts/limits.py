@@ -85,12 +85,14 @@ def load_tokenizers(generator: Path) -> list[Tokenizer]:
     """
     import transformers
 
-    named = {name: kind for name, kind in components(generator).items() if name.startswith("tokenizer")}
+    named = {name: kind for name, (_, kind) in components(generator).items() if name.startswith("tokenizer")}
     source, revision = locate(generator, needs=named)
     found = []
     for name, kind in named.items():
         try:
             tokenizer = getattr(transformers, kind).from_pretrained(source, subfolder=name, revision=revision or "main")
+        except InputError:
+            raise
         except Exception as error:  # tokenizers and transformers raise all sorts for files that are damaged
             raise InputError(
                 f"{generator}: cannot load {name} ({kind}), which counts the tokens of prompts: "

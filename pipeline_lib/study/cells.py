@@ -17,14 +17,13 @@ from pipeline_lib.artifacts.records import read_json, write_json
 from pipeline_lib.artifacts.workdir import WorkDirectory
 from pipeline_lib.calibration.sets import CalibrationSet, read_set
 from pipeline_lib.cells.cell import run_cell
-from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.calibration_set import class_facts, named_accuracy, set_facts
 from pipeline_lib.evaluation.features import Responses, responses
 from pipeline_lib.evaluation.gap import generalization_gap
 from pipeline_lib.evaluation.labelled import labelled_set, sample
 from pipeline_lib.evaluation.networks import load_networks
 from pipeline_lib.evaluation.predict import Predictions, labelled_pixels, predict
-from pipeline_lib.models.card import read_card
+from pipeline_lib.models.card import check_class_count
 from pipeline_lib.models.classifier import load_classifier
 from pipeline_lib.models.device import place
 from pipeline_lib.models.normalise import Normaliser
@@ -147,11 +146,7 @@ class _Evaluation:
         cells, evaluate, device = settings.cells, settings.evaluate, settings.device
         classifier = load_classifier(source.classifier)
         self.data_config = classifier.data_config
-        known = read_card(source.classifier).num_classes
-        if known != len(classes):
-            raise InputError(
-                f"{source.classifier}: a network of {known} classes, but `task.classes` lists {len(classes)}"
-            )
+        check_class_count(source.classifier, len(classes))
         self.images = labelled_set(labelled, classes).chosen(evaluate.fraction)
         self.normalise = Normaliser(self.data_config, device)
         self.batch_size = evaluate.batch_size

@@ -14,9 +14,11 @@ import torch
 import transformers
 from torch import Tensor
 
-from pipeline_lib.artifacts.hub import locate
+from pipeline_lib.artifacts.hub import SAFETY_CHECK, locate
 from pipeline_lib.errors import InputError
 from pipeline_lib.params.synthesize import Synthesize
+from pipeline_lib.synthesis.schedulers import scheduler_class
+from pipeline_lib.synthesis.weights import check_complete, networks, weights_variant
 
 # What `encode_prompt` returns in most of diffusers' pipelines: two tensors, or four (SDXL, Stable Diffusion 3).
 EMBEDDINGS = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
@@ -31,26 +33,34 @@ def load_pipeline(folder: Path, params: Synthesize, device: torch.device) -> Any
         InputError: it cannot be loaded, or lacks what params ask for.
     """
     source, revision = locate(folder)
+    of_folder = networks(folder, params.safety_checker) if revision is None else []  # what the hub has is whole
+    variant = weights_variant(folder, of_folder, params.dtype)
     for library in (diffusers.utils.logging, transformers.utils.logging):  # an error is raised, one line, below
         library.disable_progress_bar()
         library.set_verbosity(logging.CRITICAL)
-    unchecked = {} if params.safety_checker else {"safety_checker": None, "requires_safety_checker": False}
+    unchecked: dict[str, Any] = {}
+    if not params.safety_checker:
+        unchecked = {**dict.fromkeys(SAFETY_CHECK), "requires_safety_checker": False}
     try:
         pipeline = diffusers.DiffusionPipeline.from_pretrained(
-            source, revision=revision, dtype=getattr(torch, params.dtype), use_safetensors=True, **unchecked
+            source,
+            revision=revision,
+            dtype=getattr(torch, params.dtype),
+            use_safetensors=True,
+            variant=variant,
+            **unchecked,
         )
-    except (OSError, ValueError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # damaged files and foreign classes: diffusers and transformers raise all sorts
         raise InputError(f"{folder}: diffusers cannot load the generator: {' '.join(str(error).split())}") from None
+    for name in of_folder:
+        check_complete(folder, name, getattr(pipeline, name))
     if params.safety_checker and getattr(pipeline, "safety_checker", None) is None:
         raise InputError(f"params.yaml: `synthesize.safety_checker` is true, but {folder} has none; set it to false")
     if params.scheduler != "default":
-        scheduler = getattr(diffusers, params.scheduler, None)
-        if scheduler is None or not hasattr(scheduler, "from_config"):
-            raise InputError(
-                f"params.yaml: `synthesize.scheduler` is {params.scheduler!r}; "
-                "expected `default` or a scheduler class of diffusers, such as DPMSolverMultistepScheduler"
-            )
-        pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config)
+        own = pipeline.scheduler
+        pipeline.scheduler = scheduler_class(params.scheduler, type(own), own.config).from_config(own.config)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.to(device)
     return pipeline
@@ -115,12 +125,15 @@ class Generator:
 
     def _encode(self, texts: list[str], negative: str | None = None) -> Embedding | None:
         """As `encode_prompt` returns it: tensors of the texts and, at odd places, of the negative prompt."""
-        if not hasattr(self._pipeline, "encode_prompt") or "prompt_embeds" not in self._accepts:
+        encode = getattr(self._pipeline, "encode_prompt", None)
+        if encode is None or "prompt_embeds" not in self._accepts:
+            return None
+        if "do_classifier_free_guidance" not in inspect.signature(encode).parameters:  # of another make: Flux
             return None
         guidance: dict[str, Any] = {"do_classifier_free_guidance": negative is not None}
         if negative is not None:
             guidance["negative_prompt"] = [negative] * len(texts)
-        encoded = self._pipeline.encode_prompt(prompt=texts, device=self._device, num_images_per_prompt=1, **guidance)
+        encoded = encode(prompt=texts, device=self._device, num_images_per_prompt=1, **guidance)
         known = isinstance(encoded, tuple) and (
             len(encoded) == 2 or (len(encoded) == 4 and "pooled_prompt_embeds" in self._accepts)
         )

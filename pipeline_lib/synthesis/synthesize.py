@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_lib.artifacts.fingerprints import digest_path, fingerprint
-from pipeline_lib.artifacts.hub import locate
 from pipeline_lib.artifacts.records import PromptRow, iterate_lines, write_lines
 from pipeline_lib.artifacts.shards import read_records
 from pipeline_lib.artifacts.workdir import WorkDirectory
@@ -18,6 +17,7 @@ from pipeline_lib.execution.tasks import Result
 from pipeline_lib.params.runtime import Runtime
 from pipeline_lib.params.synthesize import Synthesize
 from pipeline_lib.progress import ProgressBar
+from pipeline_lib.synthesis.check_generator import check_generator
 from pipeline_lib.synthesis.defects import Tally
 from pipeline_lib.synthesis.plan import Shard, plan_shards, shard_name
 from pipeline_lib.synthesis.reuse import INDEX, EarlierDataset
@@ -43,7 +43,7 @@ class Synthesis:
         Raises:
             InputError: the prompts or the generator are not usable.
         """
-        locate(generator)
+        check_generator(generator, params)
         self.recipe, self.params, self.runtime = recipe, params, runtime
         self.prompts, self.generator = prompts, generator.resolve()
         self.samples = sum(1 for _ in iterate_lines(prompts, PromptRow))

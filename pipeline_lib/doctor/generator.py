@@ -1,0 +1,42 @@
+"""The generator: that it will load and render. A small one renders an image."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline_lib.doctor.costs import Costs
+from pipeline_lib.doctor.findings import Finding
+from pipeline_lib.models.device import resolve_device
+from pipeline_lib.params.everything import Params
+from pipeline_lib.synthesis.check_generator import check_generator
+
+SMALL = 512 << 20  # bytes of weights, below which loading them takes seconds
+
+
+def examine_generator(params: Params, costs: Costs) -> Iterator[Finding]:
+    """Facts from its configuration; `costs` gets the seconds of an image where one is rendered.
+
+    Raises:
+        InputError: it will not render what params ask for.
+    """
+    folder, section = Path(params.task.generator), params.synthesize
+    for fact in check_generator(folder, section):
+        yield Finding("OK", "generator", fact)
+    weights = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+    if not 0 < weights <= SMALL:
+        yield Finding("OK", "generator", "no image is rendered to try it: its weights are large, or not here")
+        return
+    from pipeline_lib.synthesis.generator import Generator  # loads diffusers, which takes seconds
+
+    device = resolve_device(params.runtime)
+    generator = Generator(folder, section.model_copy(update={"compile": False}), device)
+    text = params.prompts[params.axes.recipes[0]].negative_prompt
+    sample = {"prompt": "a photo", "negative_prompt": text, "seed": section.seed, "weights": [1.0]}
+    began = time.monotonic()
+    (picture,) = generator.render([sample], generator.embed([sample]))
+    costs.seconds_of_an_image = time.monotonic() - began
+    height, width, _ = picture.pixels.shape
+    if picture.not_a_number:
+        yield Finding("WARN", "generator", f"its image has values that are no numbers; `dtype` is {section.dtype}")
+    else:
+        yield Finding("OK", "generator", f"an image of {width}x{height} in {costs.seconds_of_an_image:.1f} s")
