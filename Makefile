@@ -14,6 +14,7 @@ SIDE_BY_SIDE = set -- $$(grep -E '^$(2)@' $(VENV)/stages); [ $$\# = 0 ] || \
 	echo $$@ | OMP_NUM_THREADS=$$(( ($(JOBS) + $$\# - 1) / $$\# )) xargs -n $(1) -P $(JOBS) dvc --wait-for-lock repro --single-item
 
 repro: $(VENV)/requirements.installed
+	python -m pipeline_lib doctor
 	dvc repro --glob 'prompts@*'
 	dvc stage list --name-only | sort -t@ -k2,2 -k1,1r > $(VENV)/stages
 	$(call SIDE_BY_SIDE,1,synthesize)

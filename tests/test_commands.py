@@ -54,6 +54,7 @@ def test_unknown_preset(repository: Path) -> None:
 
 
 def test_doctor(repository: Path) -> None:
+    (repository / "data").symlink_to(ROOT / "data")
     result = runner.invoke(app, ["doctor"])
     assert result.exit_code == 0
     assert "params.yaml: valid, 16 cells" in result.stdout

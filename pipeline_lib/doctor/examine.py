@@ -26,15 +26,16 @@ def examine(params: Params) -> Iterator[Finding]:
     classes: list[ClassName] = []
     yield from guarded("classes", _classes(Path(task.classes), classes))
     if classes:
-        for recipe in axes.recipes:
+        for recipe in params.prompts:  # the stage runs for each of them
             yield from guarded(f"prompts.{recipe}", _prompts(params, recipe, classes))
     yield from guarded("counts", _counts(params))
     if axes.recipes:
         yield from guarded("generator", examine_generator(params, costs))
     if axes.real:
-        yield from guarded("real", examine_pictures(Path(task.real), params.calibrate.count))
+        yield from guarded("real", examine_pictures("real", Path(task.real), params.calibrate.count))
     for source in axes.images:
-        yield from guarded(f"images.{source}", examine_pictures(Path(task.images) / source, params.calibrate.count))
+        about, path = f"images.{source}", Path(task.images) / source
+        yield from guarded(about, examine_pictures(about, path, params.calibrate.count))
     if not classes:
         return
     device = resolve_device(params.runtime)

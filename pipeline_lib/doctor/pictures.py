@@ -25,8 +25,8 @@ def examine_labelled(folder: Path, read: Callable[[Path], LabelledSet], found: l
     yield Finding("OK", "labelled", f"{folder}: {labelled.summary}")
 
 
-def examine_pictures(path: Path, count: int) -> Iterator[Finding]:
-    """Calibration images that a user brings.
+def examine_pictures(about: str, path: Path, count: int) -> Iterator[Finding]:
+    """Calibration images that a user brings; `about` is what they are called.
 
     Raises:
         InputError: there are fewer than `count`, or one is damaged.
@@ -39,4 +39,4 @@ def examine_pictures(path: Path, count: int) -> Iterator[Finding]:
         )
     for picture in drawn(found.pictures, "pictures", 0)[:DECODED]:
         picture.open()
-    yield Finding("OK", path.name, f"{path}: {len(found.pictures)} pictures{found.words_on_skipped}")
+    yield Finding("OK", about, f"{path}: {len(found.pictures)} pictures{found.words_on_skipped}")

@@ -40,7 +40,7 @@ def test_a_sound_world(workspace: Path) -> None:
     for said in (
         "classes: data/fashion/classes.csv: 10 classes, 10 with a definition",
         "prompts.mixup: 24 prompts, such as 'a photo of",
-        "generator: an image of 16x16 in",
+        "generator: an image of 16x16 takes",
         "real: world/real.tar: 24 pictures",
         "labelled: world/test: 10 of 10 classes, 40 images",
         "resnet: images of 32x32, bicubic, crop_pct 1.0, mean [0.5, 0.5, 0.5]",
@@ -98,7 +98,7 @@ def labels_out_of_range(workspace: Path) -> None:
         (params(**{"calibrate.count": 25}), "counts: params.yaml: `prompts.single.count` is 24, below"),
         (params(**{"reconstruct.held_out": 24}), "counts: params.yaml: `reconstruct.held_out` is 24"),
         (params(**{"synthesize.scheduler": "NoScheduler"}), "generator: params.yaml: `synthesize.scheduler`"),
-        (params(**{"prompts.single.templates": ["a b a b a b a b a {}"]}), "prompts.single: params.yaml: 24 of 24"),
+        (params(**{"prompts.single.templates": ["a b " * 100 + "{}"]}), "prompts.single: params.yaml: 24 of 24"),
         (params(**{"axes.images": ["mine"], "images": {"mine": {"origin": "x"}}}), "images.mine: data/images/mine"),
     ],
 )
