@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from tests.conftest import ROOT
-from tests.pipeline.conftest import ENVIRONMENT, commit, run
+from tests.pipeline.conftest import commit, run
 
 PAGE = (ROOT / "docs/your-own.md").read_text()
 HELD_OUT = 360  # pictures that the network is judged on
@@ -65,9 +65,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory, trained: tuple[nn.Module, Te
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes((ROOT / name).read_bytes())
     network, images, labels = trained
-    torch.save(
-        {"epoch": 11, "state_dict": {f"module.{k}": v for k, v in network.state_dict().items()}}, folder / "digits.pth"
-    )
+    weights = {f"module.{name}": tensor for name, tensor in network.state_dict().items()}
+    torch.save({"epoch": 11, "state_dict": weights}, folder / "digits.pth")
     mine = folder / "data/mine"
     (table,) = blocks("csv")
     mine.mkdir()
@@ -91,21 +90,19 @@ def change(values: dict, changes: dict) -> None:
 
 
 def test_the_page_ends_in_a_right_table(clone: Path, trained: tuple[nn.Module, Tensor, np.ndarray]) -> None:
-    commands = "\n".join(blocks("bash")).replace("\\\n", " ").splitlines()
-    importing = commands[0]
+    text = "".join(blocks("bash")).replace("\\\n", " ")
+    importing, *others = [line for line in text.splitlines() if not line.startswith("pip ")]
     run(clone, *shlex.split(importing))
     params = yaml.safe_load((clone / "params.yaml").read_text())
     (changes,) = blocks("yaml")
     change(params, yaml.safe_load(changes))
     (clone / "params.yaml").write_text(yaml.safe_dump(params))
-    said = {command: run(clone, *shlex.split(command)) for command in commands[1:] if not command.startswith("pip ")}
+    said = {command: run(clone, *shlex.split(command)) for command in others}
     network, images, labels = trained
     with torch.inference_mode():
         right = 100 * float((network(images).argmax(1).numpy() == labels).mean())
-    assert (
-        "labelled: data/mine/val: 10 of 10 classes, 360 images; skipped: 1 hidden"
-        in said["python -m pipeline_lib doctor"]
-    )
+    summary = "labelled: data/mine/val: 10 of 10 classes, 360 images; skipped: 1 hidden"
+    assert summary in said["python -m pipeline_lib doctor"]
     board = pd.read_csv(clone / "data/report/leaderboard.csv").set_index(["source", "method"])["top1"]
     assert board["-", "float"] == pytest.approx(right, abs=1e-3)
     assert right > 85
@@ -118,4 +115,3 @@ def test_the_page_ends_in_a_right_table(clone: Path, trained: tuple[nn.Module, T
     assert found.stdout.strip() in {line.split(",")[1] for line in blocks("csv")[0].splitlines()[1:]}
     verdict = run(clone, "python", "-m", "pipeline_lib", "audit", "data/quantized/mixup-digits-w4a4")
     assert "real images upstream of data/quantized/mixup-digits-w4a4: none" in verdict
-    assert ENVIRONMENT
