@@ -12,6 +12,7 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.params.prompts import PromptRecipe
 from pipeline_lib.progress import notice
 
+MOST_SHOWN = 300  # characters of a prompt in a message
 AT_ONCE = 4096  # rows whose texts are counted together
 
 UNLIMITED = int(1e20)  # transformers' `model_max_length` is larger where a tokenizer's files say nothing
@@ -53,7 +54,10 @@ def within_limits(
                 continue
             cut += 1
             text = next(text for text in _texts(row) if (tokens, limit) in lengths[text])
-            longest = longest or f"the first is {row['key']}, of {tokens} tokens, of which {limit} are read: {text!r}"
+            longest = (
+                longest
+                or f"the first is {row['key']}, of {tokens} tokens, of which {limit} are read: {text[:MOST_SHOWN]!r}"
+            )
             yield {**row, "cut": {"tokens": tokens, "read": limit}}
     if cut:
         said = f"{cut} of {number} prompts of `prompts.{name}` are longer than the generator reads; {longest}"

@@ -69,8 +69,9 @@ def read_table(path: Path, what: str, layouts: Sequence[str]) -> list[tuple[str,
             if not header:
                 header = fields
                 if sorted(header) not in [sorted(layout.split(",")) for layout in layouts]:
-                    expected = " or ".join(layouts)
-                    raise InputError(f"{path}: expected the columns {expected}, found {','.join(header)}")
+                    found = ",".join(header)
+                    found = repr(found) if control_character(found) else found  # tabs, where commas should stand
+                    raise InputError(f"{path}: expected the columns {' or '.join(layouts)}, found {found[:200]}")
                 continue
             if len(fields) != len(header):
                 raise InputError(

@@ -296,7 +296,10 @@ def test_recipes_of_pairs(workspace: Path, stage: Callable[..., int]) -> None:
         assert stage("prompts", name) == 0
         texts[name] = {row["prompt"] for row in read_lines(workspace / f"data/prompts/{name}.jsonl")}
     assert not texts["similar"] & texts["dissimilar"]
-    shutil.rmtree(workspace / "world/generator/text_encoder")
+    encoder = workspace / "world/generator/text_encoder"
     edit_params(workspace / "params.yaml", **{"task.generator": "world/generator"})
+    (encoder / "model.safetensors").write_bytes(b"cut")
+    assert stage("prompts", "similar") == 2
+    shutil.rmtree(encoder)
     assert stage("prompts", "similar") == 2
     assert stage("prompts", "mixup") == 0, "uniform pairs need no text encoder"
