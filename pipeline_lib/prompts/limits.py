@@ -1,7 +1,7 @@
 """How much of a prompt the generator's text encoders read: what is longer is cut by them without a word."""
 
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,6 +12,7 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.params.prompts import PromptRecipe
 from pipeline_lib.progress import notice
 
+MOST_SHOWN = 300  # characters of a prompt in a message
 AT_ONCE = 4096  # rows whose texts are counted together
 
 UNLIMITED = int(1e20)  # transformers' `model_max_length` is larger where a tokenizer's files say nothing
@@ -40,23 +41,25 @@ def within_limits(
     Raises:
         InputError: some row is cut and the recipe has `too_long: error`. It comes after the last row.
     """
-    number, cut, longest = 0, 0, ""
+    number, cut, first = 0, 0, ""
     rows = iter(rows)
     while some := list(islice(rows, AT_ONCE)):
         lengths = _lengths({text for row in some for text in _texts(row)}, tokenizers)
         for row in some:
-            found = [(tokens - limit, tokens, limit) for text in _texts(row) for tokens, limit in lengths[text]]
-            excess, tokens, limit = max(found, default=(0, 0, 0))
             number += 1
+            found = [(tokens - limit, tokens, limit, text) for text in _texts(row) for tokens, limit in lengths[text]]
+            excess, tokens, limit, text = max(found, default=(0, 0, 0, ""))
             if excess <= 0:
                 yield row
                 continue
             cut += 1
-            text = next(text for text in _texts(row) if (tokens, limit) in lengths[text])
-            longest = longest or f"the first is {row['key']}, of {tokens} tokens, of which {limit} are read: {text!r}"
+            if not first:
+                first = f"{row['key']}, of {tokens} tokens, of which {limit} are read: {text[:MOST_SHOWN]!r}"
             yield {**row, "cut": {"tokens": tokens, "read": limit}}
     if cut:
-        said = f"{cut} of {number} prompts of `prompts.{name}` are longer than the generator reads; {longest}"
+        said = (
+            f"{cut} of {number} prompts of `prompts.{name}` are longer than the generator reads; the first is {first}"
+        )
         if recipe.too_long == "error":
             raise InputError(
                 f"params.yaml: {said}; shorten what they are made of (definitions, templates, captions, classes a "
@@ -70,11 +73,13 @@ def _texts(row: dict[str, Any]) -> list[str]:
     return [*row.get("parts", [row["prompt"]]), row["negative_prompt"]]
 
 
-def _lengths(texts: Iterable[str], tokenizers: Sequence[Tokenizer]) -> dict[str, list[tuple[int, int]]]:
-    """Tokens and limit of each text in each tokenizer."""
-    ordered = list(texts)
-    counts = [zip(tokenizer.count(ordered), [tokenizer.limit] * len(ordered), strict=True) for tokenizer in tokenizers]
-    return dict(zip(ordered, map(list, zip(*counts, strict=True)), strict=True)) if counts else {t: [] for t in ordered}
+def _lengths(texts: Collection[str], tokenizers: Sequence[Tokenizer]) -> dict[str, list[tuple[int, int]]]:
+    """Tokens and limit of each text, in each tokenizer."""
+    lengths: dict[str, list[tuple[int, int]]] = {text: [] for text in texts}
+    for tokenizer in tokenizers:
+        for text, tokens in zip(lengths, tokenizer.count(list(lengths)), strict=True):
+            lengths[text].append((tokens, tokenizer.limit))
+    return lengths
 
 
 def load_tokenizers(generator: Path) -> list[Tokenizer]:

@@ -29,7 +29,9 @@ def text_similarities(generator: Path, texts: Sequence[str]) -> Similarities:
     try:
         tokenizer = CLIPTokenizer.from_pretrained(source, subfolder="tokenizer", revision=revision or "main")
         encoder = CLIPTextModel.from_pretrained(source, subfolder="text_encoder", revision=revision or "main")
-    except (OSError, ValueError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # transformers, tokenizers and safetensors raise all sorts for damaged files
         raise InputError(
             f"{generator}: recipes with `pairs: similar` or `dissimilar` need its CLIP text encoder: "
             f"{' '.join(str(error).split())}"

@@ -78,7 +78,7 @@ def mixup(name: str, recipe: Mixup, surroundings: Surroundings) -> Iterator[Prom
     if size > len(words):
         raise InputError(
             f"params.yaml: `prompts.{name}.classes_per_prompt` is {size}, but there are {len(words)} classes in "
-            f"{recipe.reads}; lower it"
+            f"{recipe.reads}; lower it, or give more classes"
         )
     rng = random.Random(seed_of("prompts", recipe.seed, name))
     if recipe.pairs == "uniform":

@@ -37,8 +37,8 @@ def read_text(path: Path, what: str) -> str:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
         if encoding == "utf-8":
-            line = content[: error.start].replace(b"\r\n", b"\n").replace(b"\r", b"\n").count(b"\n") + 1
-            found = f"other bytes at {error.start} (0x{content[error.start]:02x}, line {line})"
+            before = content[: error.start].replace(b"\r\n", b"\n").replace(b"\r", b"\n").count(b"\n")
+            found = f"other bytes at {error.start} (0x{content[error.start]:02x}, line {before + 1})"
         else:
             found = f"{encoding.upper()} with other bytes at {error.start}"
         raise InputError(f"{path}: expected text in UTF-8, found {found}; save the file as UTF-8") from None
@@ -69,8 +69,9 @@ def read_table(path: Path, what: str, layouts: Sequence[str]) -> list[tuple[str,
             if not header:
                 header = fields
                 if sorted(header) not in [sorted(layout.split(",")) for layout in layouts]:
-                    expected = " or ".join(layouts)
-                    raise InputError(f"{path}: expected the columns {expected}, found {','.join(header)}")
+                    found = ",".join(header)
+                    found = repr(found) if control_character(found) else found  # tabs, where commas should stand
+                    raise InputError(f"{path}: expected the columns {' or '.join(layouts)}, found {found[:200]}")
                 continue
             if len(fields) != len(header):
                 raise InputError(

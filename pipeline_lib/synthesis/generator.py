@@ -55,7 +55,7 @@ def load_pipeline(folder: Path, params: Synthesize, device: torch.device) -> Any
     except Exception as error:  # damaged files and foreign classes: diffusers and transformers raise all sorts
         raise InputError(f"{folder}: diffusers cannot load the generator: {' '.join(str(error).split())}") from None
     for name in of_folder:
-        check_complete(folder, name, getattr(pipeline, name))
+        check_complete(folder, name, pipeline.components[name])
     if params.safety_checker and getattr(pipeline, "safety_checker", None) is None:
         raise InputError(f"params.yaml: `synthesize.safety_checker` is true, but {folder} has none; set it to false")
     if params.scheduler != "default":

@@ -11,7 +11,7 @@ from pipeline_lib.errors import InputError
 DISTILLED = ("LCMScheduler", "TCDScheduler")  # steps of distilled networks, for noise as that of the others
 
 
-def scheduler_class(name: str, own: type, config: Mapping[str, Any]) -> type:
+def scheduler_class(name: str, own: type, config: Mapping[str, Any]) -> Any:
     """The class of diffusers that params name, if it fits the pipeline's own scheduler and the configuration of that.
 
     Raises:
@@ -31,7 +31,7 @@ def scheduler_class(name: str, own: type, config: Mapping[str, Any]) -> type:
         or (name in DISTILLED and len(fitting) > 1)
         or ("FlowMatch" in name and "FlowMatch" in own.__name__)
     )
-    if not fits or (flows and "use_flow_sigmas" not in inspect.signature(wanted.__init__).parameters):
+    if not fits or (flows and "use_flow_sigmas" not in inspect.signature(wanted).parameters):
         raise InputError(
             f"params.yaml: `synthesize.scheduler` is {name}, which does not fit the generator's {own.__name__} and "
             f"would give noise; expected `default` or one of {', '.join(sorted(filter(_known, fitting)))}"
@@ -39,7 +39,7 @@ def scheduler_class(name: str, own: type, config: Mapping[str, Any]) -> type:
     return wanted
 
 
-def _known(name: str) -> type | None:
+def _known(name: str) -> Any:
     """The scheduler of diffusers of this name; none if there is none, or if it needs a package that is not there."""
     try:
         found = getattr(diffusers, name, None)

@@ -93,7 +93,7 @@ def _elements(path: Path) -> int:
     """Numbers in a file of weights, by its header; a file that was cut is shorter than that says."""
     try:
         with safe_open(checked(path), framework="numpy") as file:
-            elements = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+            elements: int = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: damaged weights, {' '.join(str(error).split())}; copy the file anew") from None
     if not elements:

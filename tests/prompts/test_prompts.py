@@ -196,6 +196,10 @@ def test_more_classes_than_there_are_and_another_number_of_classes(tmp_path: Pat
     recipe = validate(Recipe, three, "prompts.mixup")
     with pytest.raises(InputError, match="there are 2 classes"):
         list(write_prompts("mixup", recipe, Surroundings(read_vocabulary(classes), tmp_path)))
+    classes.write_text("index,name\n0,bag\n")
+    with pytest.raises(InputError, match="`prompts.mixup.classes_per_prompt` is 3, but there are 1 classes in"):
+        list(write_prompts("mixup", recipe, Surroundings(read_vocabulary(classes), tmp_path)))
+    classes.write_text("index,name\n0,bag\n1,coat\n")
     with pytest.raises(InputError, match="of 2 classes, `task.classes` a list of 10"):
         list(write_prompts("mixup", recipe, Surroundings(read_vocabulary(FASHION), tmp_path)))
 
@@ -292,7 +296,10 @@ def test_recipes_of_pairs(workspace: Path, stage: Callable[..., int]) -> None:
         assert stage("prompts", name) == 0
         texts[name] = {row["prompt"] for row in read_lines(workspace / f"data/prompts/{name}.jsonl")}
     assert not texts["similar"] & texts["dissimilar"]
-    shutil.rmtree(workspace / "world/generator/text_encoder")
+    encoder = workspace / "world/generator/text_encoder"
     edit_params(workspace / "params.yaml", **{"task.generator": "world/generator"})
+    (encoder / "model.safetensors").write_bytes(b"cut")
+    assert stage("prompts", "similar") == 2
+    shutil.rmtree(encoder)
     assert stage("prompts", "similar") == 2
     assert stage("prompts", "mixup") == 0, "uniform pairs need no text encoder"

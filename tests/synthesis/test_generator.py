@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 import torch
 from diffusers import (
+    AutoencoderKL,
     DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
     LatentConsistencyModelPipeline,
     LCMScheduler,
     StableDiffusionXLPipeline,
@@ -20,6 +24,7 @@ from diffusers import (
 from pipeline_lib.errors import InputError
 from pipeline_lib.params.base import read
 from pipeline_lib.params.synthesize import Synthesize
+from pipeline_lib.synthesis.check_generator import check_generator
 from pipeline_lib.synthesis.defects import defect
 from pipeline_lib.synthesis.generator import Generator, Picture
 
@@ -127,7 +132,47 @@ def lcm(workspace: Path) -> Path:
     return workspace / "lcm"
 
 
+@pytest.fixture
+def flux(workspace: Path) -> Path:
+    """A FluxPipeline: flow matching, a transformer over patches of latents, and text encoders of two makes."""
+    from transformers import CLIPTextModel, T5Config, T5EncoderModel
+
+    torch.manual_seed(0)
+    plain = DiffusionPipeline.from_pretrained(FOLDER)
+    t5 = T5Config(vocab_size=4, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=AutoencoderKL.from_config(dict(plain.vae.config) | {"shift_factor": 0.0}),
+        text_encoder=CLIPTextModel(plain.text_encoder.config),
+        tokenizer=plain.tokenizer,
+        text_encoder_2=T5EncoderModel(t5),
+        tokenizer_2=plain.tokenizer,
+        transformer=FluxTransformer2DModel(
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=16,
+            pooled_projection_dim=16,
+            axes_dims_rope=(4, 4, 8),
+        ),
+    ).save_pretrained(workspace / "flux")
+    return workspace / "flux"
+
+
+def test_a_generator_whose_embeddings_are_of_another_make(flux: Path) -> None:
+    made = generator(flux, guidance_scale=3.0)
+    one, other = pixels(made, sample(0), sample(1, prompt="b"))
+    assert one.shape == (16, 16, 3) and (one != other).any()
+    with pytest.raises(InputError, match="FluxPipeline takes no embeddings; set the recipe's `fusion` to text"):
+        made.embed([sample(parts=["a", "b"])])
+    assert check_generator(flux, read(Synthesize, "synthesize"))
+
+
 def test_few_step_generators(xl: Path, lcm: Path) -> None:
+    for folder in (xl, lcm):
+        assert check_generator(folder, read(Synthesize, "synthesize"))
     for folder, params in ((xl, {"steps": 1, "guidance_scale": 0.0}), (lcm, {"steps": 4, "guidance_scale": 8.0})):
         made = generator(folder, **params)
         one, other = pixels(made, sample(0), sample(1))
