@@ -1,8 +1,6 @@
 """Labelled test images: an idx pair, WebDataset tars, a table of files and classes, or a folder a class."""
 
-import csv
 import gzip
-import io
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,10 +15,11 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.labels import Labels
 from pipeline_lib.pictures.folder import is_hidden, pictures_of_folder
 from pipeline_lib.pictures.tars import pictures_at
+from pipeline_lib.prompts.text_file import read_table
 from pipeline_lib.prompts.vocabulary import ClassName
 
 TABLE = "labels.csv"
-COLUMNS = ["file", "class"]
+COLUMNS = "file,class"
 LISTED = 5  # labels that an error names
 
 
@@ -145,24 +144,14 @@ def _from_table(folder: Path, classes: Sequence[ClassName]) -> tuple[list[Labell
     """From pictures and a table that has the class of each."""
     path, found = folder / TABLE, pictures_of_folder(folder)
     pictures = {picture.key: picture for picture in found.pictures}
-    try:
-        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline="")))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: expected a CSV file in UTF-8 ({error})") from None
-    if not rows or rows[0] != COLUMNS:
-        raise InputError(f"{path}: expected the columns file,class, found {','.join(rows[0]) if rows else 'nothing'}")
     labels: dict[str, str] = {}
-    for number, row in enumerate(rows[1:], 2):
-        if not row:
-            continue
-        if len(row) != 2:
-            raise InputError(f"{path}:{number}: expected a file and a class, found {len(row)} fields; quote commas")
-        file = Path(row[0]).as_posix()
+    for where, row in read_table(path, "a table of files and classes", [COLUMNS]):
+        file = Path(row["file"]).as_posix()
         if file not in pictures:
-            raise InputError(f"{path}:{number}: expected a picture below {folder}, found {row[0]!r}")
+            raise InputError(f"{where}: expected a picture below {folder}, found {row['file']!r}")
         if file in labels:
-            raise InputError(f"{path}:{number}: {row[0]!r} has a label already")
-        labels[file] = row[1].strip()
+            raise InputError(f"{where}: {row['file']!r} has a label already")
+        labels[file] = row["class"]
     indices = _indices(list(labels.values()), classes, path)
     images = [Labelled(key, indices[labels[key]], pictures[key].open) for key in pictures if key in labels]
     found.skipped[".csv"] -= 1

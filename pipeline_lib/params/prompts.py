@@ -68,7 +68,7 @@ class Mixup(ClassRecipe):
 
 
 class FromFile(PromptRecipe):
-    """Captions of a text or CSV file, in turn."""
+    """Captions of a text or CSV file."""
 
     strategy: Literal["file"]
 

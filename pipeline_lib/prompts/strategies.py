@@ -100,8 +100,9 @@ def mixup(name: str, recipe: Mixup, surroundings: Surroundings) -> Iterator[Prom
 
 
 def from_file(name: str, recipe: FromFile, surroundings: Surroundings) -> Iterator[Prompt]:  # noqa: ARG001 a strategy's
-    """The captions of a file, again from the first after the last."""
-    for caption in cycle(read_captions(Path(recipe.reads), surroundings.classes)):
+    """The captions of a file, in an order drawn by their texts: however the file is sorted, the first are a sample."""
+    captions = read_captions(Path(recipe.reads), surroundings.classes)
+    for caption in cycle(sorted(captions, key=lambda caption: seed_of("captions", 0, caption.text))):
         share = 1 / max(1, len(caption.classes))
         yield Prompt(caption.text, caption.classes, [share for _ in caption.classes])
 

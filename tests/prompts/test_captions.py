@@ -81,15 +81,18 @@ def test_a_name_of_two_classes_is_refused(tmp_path: Path) -> None:
     assert read_captions(path, [ClassName("crane", ""), ClassName("crane", "")]) == [Caption("a crane", [1])]
 
 
-def test_captions_are_used_in_turn(workspace: Path, stage: Callable[..., int]) -> None:
+def test_captions_are_drawn_and_used_again(workspace: Path, stage: Callable[..., int]) -> None:
     (workspace / "mine.csv").write_text("prompt,classes\na shoe,sneaker\na shoe and a bag,sneaker;bag\nnothing,\n")
     recipe = {"strategy": "file", "reads": "mine.csv", "count": 5, "negative_prompt": "blurred"}
     edit_params(workspace / "params.yaml", **{"prompts.mine": recipe})
     assert stage("prompts", "mine") == 0
     rows = read_lines(workspace / "data/prompts/mine.jsonl")
     assert [row["key"] for row in rows] == [f"mine-{number:06d}" for number in range(5)]
-    assert [row["prompt"] for row in rows] == ["a shoe", "a shoe and a bag", "nothing", "a shoe", "a shoe and a bag"]
-    assert [row["classes"] for row in rows[:3]] == [[SNEAKER], [SNEAKER, BAG], []]
-    assert rows[1]["weights"] == [0.5, 0.5] and {row["negative_prompt"] for row in rows} == {"blurred"}
+    prompts = [row["prompt"] for row in rows]
+    classes = {"a shoe": [SNEAKER], "a shoe and a bag": [SNEAKER, BAG], "nothing": []}
+    assert set(prompts[:3]) == set(classes) and prompts[3:] == prompts[:2]
+    assert all(row["classes"] == classes[row["prompt"]] for row in rows)
+    weights = {row["prompt"]: row["weights"] for row in rows}
+    assert weights["a shoe and a bag"] == [0.5, 0.5] and {row["negative_prompt"] for row in rows} == {"blurred"}
     assert stage("synthesize", "mine") == 0
     assert stage("prompts", "absent") == 2
