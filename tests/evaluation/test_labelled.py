@@ -142,7 +142,7 @@ def test_table(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=said):
             labelled_set(tmp_path, CLASSES)
     table.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="expected a CSV file in UTF-8"):
+    with pytest.raises(InputError, match="expected text in UTF-8"):
         labelled_set(tmp_path, CLASSES)
 
 
