@@ -27,6 +27,7 @@ from pipeline_lib.models.weights import (
     likely_prefix,
     load_weights,
     read_tensors,
+    shown,
 )
 from pipeline_lib.params.base import validate
 
@@ -73,7 +74,7 @@ def import_classifier(origin: Origin, into: Path) -> Iterator[str]:
     prefix = _prefix(state, build(card, into / CARD).state_dict())
     if prefix:
         others = [key for key in state if not key.startswith(prefix)]
-        left = f"; {len(others)} others are not used, first {others[0]}" if others else ""
+        left = f"; {len(others)} others are not used, first {shown(others[0])}" if others else ""
         yield f"prefix {prefix!r} taken off {len(state) - len(others)} names{left}"
     state = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
     network = _network(card, state, origin.file)
@@ -156,14 +157,16 @@ def _state(file: str) -> tuple[dict[str, Tensor], list[str]]:
     tensors = {str(key): value for key, value in entry.items() if isinstance(value, Tensor)}
     if not tensors:
         kind = (
-            f"a dict of {', '.join(map(str, list(found)[:5]))}" if isinstance(found, Mapping) else type(found).__name__
+            f"a dict of {', '.join(shown(str(key)) for key in list(found)[:5])}"
+            if isinstance(found, Mapping)
+            else type(found).__name__
         )
         raise InputError(f"{path}: expected tensors by name, or those in an entry {', '.join(ENTRIES)}; found {kind}")
     for key, tensor in tensors.items():
         if key.endswith("weight") and tensor.dtype not in FLOATS:
-            raise InputError(f"{path}: {key} is of {tensor.dtype}; expected the float network")
+            raise InputError(f"{path}: {shown(key)} is of {tensor.dtype}; expected the float network")
     unused = [str(key) for key in entry if str(key) not in tensors]
-    return tensors, [*said, f"not tensors, and not used: {', '.join(unused)}"] if unused else said
+    return tensors, [*said, f"not tensors, and not used: {', '.join(map(shown, unused))}"] if unused else said
 
 
 def _unpickled(path: Path) -> Any:

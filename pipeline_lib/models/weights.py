@@ -22,9 +22,10 @@ def read_tensors(path: Path, remedy: str) -> dict[str, Tensor]:
         InputError: the file is absent, cut short, or no safetensors file.
     """
     try:
-        return load_file(checked(path))
+        tensors: dict[str, Tensor] = load_file(checked(path))
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError, MemoryError) as error:
         raise InputError(f"{path}: unreadable, no whole safetensors file ({_line(error)}); {remedy}") from None
+    return tensors
 
 
 def load_weights(network: nn.Module, state: Mapping[str, Tensor], where: str | Path) -> None:
@@ -80,10 +81,11 @@ def check_runs(network: nn.Module, input_size: list[int], num_classes: int, wher
 
 def difference(found: Collection[str], needed: Collection[str]) -> str:
     """In words, how the names of tensors differ from those that a network needs, and what may mend it."""
-    missing = [name for name in needed if name not in set(found)]
-    unexpected = [name for name in found if name not in set(needed)]
+    present, wanted = set(found), set(needed)
+    missing = [name for name in needed if name not in present]
+    unexpected = [name for name in found if name not in wanted]
     parts = [
-        f"{len(names)} of {total} tensors {what}, first {names[0]}"
+        f"{len(names)} of {total} tensors {what}, first {shown(names[0])}"
         for names, total, what in [
             (missing, len(needed), "that the network needs are missing"),
             (unexpected, len(found), "are of no use to it"),
@@ -96,6 +98,11 @@ def difference(found: Collection[str], needed: Collection[str]) -> str:
             f"the names have the prefix {prefix!r}, which `python -m pipeline_lib import-classifier` takes off"
         )
     return "; ".join(parts)
+
+
+def shown(name: str) -> str:
+    """A name from a file, on one line whatever it holds."""
+    return name if name.isprintable() else repr(name)
 
 
 def likely_prefix(found: Collection[str], needed: Collection[str]) -> tuple[str, int]:

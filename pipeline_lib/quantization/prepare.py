@@ -75,7 +75,7 @@ def _check_products(network: nn.Module, seen: Observation, family: Family) -> No
         if not any(isinstance(module, tuple(family.attention)) for module in modules):
             kind = type(modules[-1] if modules else network).__name__
             raise InputError(
-                f"{running[-1] if running else 'the network'}: a {kind} multiplies ({function}) outside of "
+                f"{running[-1] if running else 'the network'}: {kind} multiplies ({function}) outside of "
                 "convolutions, linear layers and known attention, which cannot be quantized yet; choose another model"
             )
 

@@ -254,8 +254,12 @@ def hub(tmp_path: Path) -> Path:
     return tmp_path / "hub"
 
 
-@pytest.mark.parametrize("as_file", [True, False])
-def test_a_repository_of_the_hub(as_file: bool, hub: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("as_file", "pickled"), [(True, False), (True, True), (False, False)])
+def test_a_repository_of_the_hub(as_file: bool, pickled: bool, hub: Path, tmp_path: Path) -> None:
+    if pickled:
+        (safetensors,) = hub.rglob("model.safetensors")
+        safetensors.unlink()
+        torch.save(STATE, safetensors.with_name("pytorch_model.bin"))
     torch.save(STATE, tmp_path / "weights.pth")
     source = ["hf-hub:somebody/mine"] if as_file else [tmp_path / "weights.pth", "--timm", "hf-hub:somebody/mine"]
     environment = {**os.environ, "HF_HUB_CACHE": str(hub), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}

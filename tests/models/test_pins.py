@@ -85,6 +85,12 @@ def test_pin_writes_commit_and_digest_and_these_weights_are_loaded(folder: Path,
     again = offline(hub, "-m", "pipeline_lib", "pin", str(folder))
     assert again.returncode == 0 and "is pinned" in again.stdout
 
+    (folder / "model.json").write_text(json.dumps({**card, "num_classes": 10}))
+    refused = offline(hub, "-c", LOAD, str(folder))
+    assert refused.returncode == 2
+    assert "`num_classes` is 10, but the hub's weights of 'resnet18.tv_in1k' are for 1000 classes" in refused.stderr
+    (folder / "model.json").write_text(json.dumps(card))
+
     weights = bytearray(blob.read_bytes())
     weights[-1] ^= 1
     blob.write_bytes(weights)

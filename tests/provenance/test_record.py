@@ -52,7 +52,11 @@ def test_torch_and_operators_where_they_are_loaded(workspace: Path, stage: Calla
     assert record["torch"]["threads"] == 1
     assert len(record["operators"]["cpu"]) == 64
     kinds = {path: entry["kind"] for path, entry in record["inputs"].items()}
-    assert kinds == {"data/calibration/noise-resnet": "made", "world/classifiers/resnet": "classifier weights"}
+    assert kinds == {
+        "data/calibration/noise-resnet": "made",
+        "world/classifiers/resnet": "classifier weights",
+        "data/fashion/classes.csv": "text",
+    }
     assert "calibrate" not in record["params"], "which the stage before read in this process"
 
 
