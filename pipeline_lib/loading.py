@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pipeline_lib.models.device import place
 from pipeline_lib.models.normalise import Normaliser
 from pipeline_lib.models.preprocessing import resize_and_crop
+from pipeline_lib.pictures.decode import to_rgb
 from pipeline_lib.quantization.checkpoint import load_quantized, read_classes
 
 
@@ -33,6 +34,6 @@ def load(checkpoint: str | Path) -> Loaded:
     resized, normalise = resize_and_crop(loaded.data_config), Normaliser(loaded.data_config, device)
     return Loaded(
         network=place(loaded.network, device),
-        transform=lambda image: normalise(resized(image)[None])[0],
+        transform=lambda image: normalise(resized(to_rgb(image, "the picture"))[None])[0],
         class_names=read_classes(folder),
     )

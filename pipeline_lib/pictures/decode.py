@@ -44,7 +44,7 @@ def decode(content: bytes, name: str) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(content))
             image.load()
-            return _to_rgb(image, name)
+            return to_rgb(image, name)
     except (InputError, MemoryError):
         raise
     except UnidentifiedImageError:
@@ -55,7 +55,12 @@ def decode(content: bytes, name: str) -> Image.Image:
         raise InputError(f"{name}: a damaged picture ({' '.join(str(error).split())})") from None
 
 
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+def to_rgb(image: Image.Image, name: str) -> Image.Image:
+    """The same with 8 bits a channel and without transparency; see `decode`.
+
+    Raises:
+        InputError: it has values of unknown range.
+    """
     if image.mode == "I" or image.mode.startswith("I;16"):
         return _from_16_bits(image, name).convert("RGB")
     if image.mode == "F":
