@@ -203,7 +203,7 @@ ROW = {"key": "single-000001", "prompt": "a bag", "negative_prompt": "", "classe
         ("{", "not JSON"),
         ('{"key": ' + "9" * 5000 + "}", "not JSON"),
         ('{"key": "\\ud800"}', "not JSON in UTF-8"),
-        ("caf\udce9", "not JSON lines in UTF-8"),
+        ("na\udcefve", "not JSON lines in UTF-8"),
     ],
     ids=range(18),
 )
@@ -281,7 +281,7 @@ def test_images_that_are_none(workspace: Path, refused: Callable[..., None], con
         ("a,b\n1,2\n", "not a table of samples"),
         ("", "not a table of samples"),
         ("classes,kept\n1,True,3,4\n", "were kept, but"),
-        ("caf\udce9", "not a table of samples"),
+        ("na\udcefve", "not a table of samples"),
     ],
 )
 def test_tables_that_do_not_fit_their_images(tmp_path: Path, text: str, said: str) -> None:
