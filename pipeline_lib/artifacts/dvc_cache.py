@@ -6,15 +6,43 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline_lib.artifacts.files import dvc_digest, md5
-from pipeline_lib.errors import RunError
+from pipeline_lib.errors import InputError, RunError
 from pipeline_lib.reads import allow
 from pipeline_lib.yaml_file import read_yaml
 
 LOCK = Path("dvc.lock")
 CODE = ("pipeline_lib", "stages")  # folders of the repository
+
+
+class LockedFile(BaseModel):
+    """A dependency or an out, as an entry of dvc.lock has it."""
+
+    model_config = ConfigDict(strict=True)
+
+    path: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")]
+    md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}(\.dir)?$")]
+
+
+class LockedStage(BaseModel):
+    """An entry of dvc.lock, as DVC writes them."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    cmd: str
+    deps: list[LockedFile] = []
+    params: dict[str, dict[str, Any]] = {}
+    outs: list[LockedFile] = []
+
+
+def malformed(error: ValidationError) -> str:
+    """What is wrong with an entry of dvc.lock: the key, and what is expected there."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'entry'}: {first['msg']}"
 
 
 @dataclass(frozen=True)
@@ -55,22 +83,28 @@ def last_run(stage: str) -> LastRun:
     """What dvc.lock has of a stage, `synthesize@mixup` in a matrix; no outs where it never ran.
 
     Raises:
+        InputError: dvc.lock is not as DVC writes it.
         RunError: DVC does not say where its cache is.
     """
-    stages = read_yaml(LOCK, "`dvc repro` writes it").get("stages", {}) if LOCK.exists() else {}
+    stages = read_yaml(LOCK, "`dvc repro` writes it").get("stages") or {} if LOCK.exists() else {}
+    if not isinstance(stages, dict):
+        raise InputError(f"{LOCK}: expected a mapping `stages`; `git checkout {LOCK}` restores it")
     if stage not in stages:
         return LastRun({}, False)
-    entry = stages[stage]
-    return LastRun(_cached_files(entry["outs"]), _same_code(entry) and _same_params(entry))
+    try:
+        entry = LockedStage.model_validate(stages[stage])
+    except ValidationError as error:
+        raise InputError(f"{LOCK}: {stage}: {malformed(error)}; `git checkout {LOCK}` restores it") from None
+    return LastRun(_cached_files(entry.outs), _same_code(entry) and _same_params(entry))
 
 
-def _same_code(entry: dict[str, Any]) -> bool:
-    code = {Path(dep["path"]): dep["md5"] for dep in entry.get("deps", []) if Path(dep["path"]).parts[0] in CODE}
+def _same_code(entry: LockedStage) -> bool:
+    code = {Path(dep.path): dep.md5 for dep in entry.deps if dep.path.split("/")[0] in CODE}
     return all(path.exists() and dvc_digest(path) == digest for path, digest in code.items())
 
 
-def _same_params(entry: dict[str, Any]) -> bool:
-    for file, recorded in entry.get("params", {}).items():
+def _same_params(entry: LockedStage) -> bool:
+    for file, recorded in entry.params.items():
         now = read_yaml(Path(file), "`dvc repro` read it the last time")
         for key, value in recorded.items():
             found: Any = now
@@ -81,16 +115,16 @@ def _same_params(entry: dict[str, Any]) -> bool:
     return True
 
 
-def _cached_files(outs: list[dict[str, str]]) -> dict[str, CachedFile]:
+def _cached_files(outs: list[LockedFile]) -> dict[str, CachedFile]:
     cache = cache_folder()
     files: dict[str, CachedFile] = {}
     for out in outs:
-        whole = cached(cache, out["md5"])
-        if not out["md5"].endswith(".dir"):
-            files[out["path"]] = whole
+        whole = cached(cache, out.md5)
+        if not out.md5.endswith(".dir"):
+            files[out.path] = whole
         elif whole.path.exists():
-            for member in json.loads(whole.path.read_bytes()):
-                files[f"{out['path']}/{member['relpath']}"] = cached(cache, member["md5"])
+            for member in json.loads(whole.read() or "[]"):  # a list of other bytes than DVC wrote is none
+                files[f"{out.path}/{member['relpath']}"] = cached(cache, member["md5"])
     return {name: file for name, file in files.items() if file.path.exists()}
 
 

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
+from pipeline_lib.artifacts.dvc_cache import LockedFile, LockedStage, malformed
 from pipeline_lib.errors import InputError
 from pipeline_lib.provenance.dvc_file import NO_REPOSITORY, PARAMS
 from pipeline_lib.yaml_file import read_yaml
@@ -24,26 +25,6 @@ class Run:
     outs: dict[str, str]
 
 
-class _File(BaseModel):
-    """A dependency or an out, as an entry of dvc.lock has it."""
-
-    model_config = ConfigDict(strict=True)
-
-    path: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")]
-    md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}(\.dir)?$")]
-
-
-class _Entry(BaseModel):
-    """An entry of dvc.lock, as DVC writes them."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    cmd: str
-    deps: list[_File] = []
-    params: dict[str, dict[str, Any]] = {}
-    outs: list[_File] = []
-
-
 def finished_runs() -> tuple[dict[str, Run], dict[str, str]]:
     """The runs of dvc.lock by stage, in its order; and of the entries that are malformed, what is wrong with each.
 
@@ -57,7 +38,7 @@ def finished_runs() -> tuple[dict[str, Run], dict[str, str]]:
     faults: dict[str, str] = {}
     for name, content in entries.items():
         try:
-            entry = _Entry.model_validate(content)
+            entry = LockedStage.model_validate(content)
             runs[str(name)] = Run(
                 str(name),
                 entry.cmd,
@@ -66,14 +47,13 @@ def finished_runs() -> tuple[dict[str, Run], dict[str, str]]:
                 _digests(entry.outs),
             )
         except ValidationError as error:
-            first = error.errors()[0]
-            faults[str(name)] = f"{'.'.join(map(str, first['loc'])) or 'entry'}: {first['msg']}"
+            faults[str(name)] = malformed(error)
         except InputError as error:
             faults[str(name)] = str(error)
     return runs, faults
 
 
-def _digests(files: list[_File]) -> dict[str, str]:
+def _digests(files: list[LockedFile]) -> dict[str, str]:
     digests = {file.path: file.md5 for file in files}
     for file in files:
         if digests[file.path] != file.md5:
