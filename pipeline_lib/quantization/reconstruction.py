@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pipeline_lib.artifacts.fingerprints import seed_of
 from pipeline_lib.params.reconstruct import Method, Reconstruct
+from pipeline_lib.progress import notice
 from pipeline_lib.quantization.caches import Feed, UnitData, choose_batches
 from pipeline_lib.quantization.layers import QuantLayer, quant_layers
 from pipeline_lib.quantization.losses import Loss, class_divergence
@@ -110,7 +111,8 @@ def tune_network(
     """Learn the steps and biases of all layers of a network together, by the divergence of the predicted classes.
 
     The integers are learned too if the method has a learning rate for them. All values are quantized. Each iteration
-    takes new views of the images, and as their target what the float network predicts for them.
+    takes new views of the images, and as their target what the float network predicts for them. A tuning that does not
+    lower its own loss, on the images that it learned from, is undone: its row has the same losses before and after.
 
     Args:
         network: quantized, its layers frozen.
@@ -125,6 +127,8 @@ def tune_network(
     train, held_out = data.split(params.held_out)
     loss_before = unit_loss(network, train, class_divergence)
     held_out_before = unit_loss(network, held_out, class_divergence)
+    state_before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    integers_before = [layer.integers for layer in layers]
     rates = [name for name in Method.model_fields if name.startswith("learning_rate_")]
     changes: dict[str, float] = {rate: getattr(method, rate) * method.tune_rate for rate in rates}
     changes |= {"iterations": method.tune_iterations, "drop": 0.0, "normalise_loss": False}
@@ -137,12 +141,23 @@ def tune_network(
     flipped = _hardened(layers)
     for quantizer in activations:
         quantizer.freeze()
+    loss_after = unit_loss(network, train, class_divergence)
+    held_out_after = unit_loss(network, held_out, class_divergence)
+    if not loss_after < loss_before:
+        notice(
+            f"the tuning of the whole network is undone: its loss went from {loss_before:.4g} to {loss_after:.4g}; "
+            "a lower `tune_rate` of the method, or more `tune_iterations`, may help"
+        )
+        network.load_state_dict(state_before)
+        for layer, integers in zip(layers, integers_before, strict=True):
+            layer.integers = integers
+        loss_after, held_out_after, flipped = loss_before, held_out_before, 0.0
     return UnitResult(
         unit=NETWORK,
         loss_before=loss_before,
-        loss_after=unit_loss(network, train, class_divergence),
+        loss_after=loss_after,
         held_out_before=held_out_before,
-        held_out_after=unit_loss(network, held_out, class_divergence),
+        held_out_after=held_out_after,
         flipped=flipped,
         curve=_thinned(step.curve[: int(step.iteration)]),
     )

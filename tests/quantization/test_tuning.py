@@ -173,3 +173,21 @@ def test_images_that_are_kept_back_are_not_learned_from(calibration: Path) -> No
     assert digest_path(out / "model.safetensors") == digest_path(other / "model.safetensors")
     held, other_held = (pd.read_csv(folder / "blocks.csv")["held_out_after"] for folder in (out, other))
     assert (held != other_held).all()
+
+
+@pytest.mark.parametrize("rate", [1.0, 100.0])
+def test_a_tuning_that_does_not_help_is_undone(
+    calibration: Path, rate: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = run(Path("out"), calibration, tune_iterations=40, tune_rate=rate, learning_rate_integer=0.05)
+    told = capsys.readouterr().err
+    row = pd.read_csv(out / "blocks.csv").iloc[-1]
+    untuned = run(Path("untuned"), calibration, tune_iterations=0)
+    same = (out / "model.safetensors").read_bytes() == (untuned / "model.safetensors").read_bytes()
+    if rate > 1:
+        assert same and row["flipped"] == 0
+        assert row["loss_after"] == row["loss_before"] and row["held_out_after"] == row["held_out_before"]
+        assert "tuning of the whole network is undone" in told and "tune_rate" in told
+    else:
+        assert not same and row["loss_after"] < row["loss_before"]
+        assert "undone" not in told
