@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from pipeline_lib.artifacts.files import atomic_directory
 from pipeline_lib.artifacts.records import write_json
+from pipeline_lib.artifacts.tables import read_table
 from pipeline_lib.calibration.sets import CalibrationSet, read_set
 from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.calibration_set import Facts, class_facts, named_accuracy, set_facts
@@ -74,12 +74,12 @@ def evaluate_cell(
     quantized = {"reconstructed": networks.reconstructed, "nearest": networks.nearest}
     images = labelled_set(inputs.labelled, classes).chosen(params.fraction)
     found = predict(quantized, data_config, images, params.batch_size, device)
-    reference = pd.read_csv(inputs.float_evaluation / PREDICTIONS, dtype={"key": str})
+    reference = read_table(inputs.float_evaluation / PREDICTIONS, ["key", "label", "float"], ["key"])
     if reference["key"].tolist() != found.keys:
         raise InputError(
             f"{inputs.float_evaluation / PREDICTIONS}: of other images than {inputs.labelled}; run `dvc repro`"
         )
-    float_top1 = reference["float"].to_numpy()
+    float_top1 = reference["float"].to_numpy(np.int64)
     metrics = {
         name: accuracy_metrics(found.labels, likeliest, params.confidence, float_top1)
         for name, likeliest in found.classes.items()
@@ -91,7 +91,7 @@ def evaluate_cell(
     unseen = np.stack(list(labelled_pixels([images[position] for position in compared], data_config)))
     labels = found.labels[compared]
     facts, facts_of_classes = _calibration_facts(networks, calibration, (unseen, labels), params, device)
-    units = pd.read_csv(inputs.quantized / BLOCKS)["unit"].tolist()
+    units = read_table(inputs.quantized / BLOCKS, ["unit"], ["unit"])["unit"].tolist()
     gap = generalization_gap(
         networks.reference,
         networks.reconstructed,

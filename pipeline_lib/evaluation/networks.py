@@ -9,9 +9,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipeline_lib.errors import reading
 from pipeline_lib.models.classifier import load_classifier
 from pipeline_lib.models.device import place
-from pipeline_lib.quantization.checkpoint import MODEL, NEAREST, prepare_as_described, read_description, restore
+from pipeline_lib.quantization.checkpoint import (
+    DESCRIPTION,
+    MODEL,
+    NEAREST,
+    prepare_as_described,
+    read_description,
+    restore,
+)
 from pipeline_lib.quantization.layers import quant_layers
 from pipeline_lib.quantization.prepare import Prepared
 from pipeline_lib.quantization.quantizers import State, quantizers
@@ -31,8 +39,9 @@ class Networks:
 
 def load_networks(quantized: Path, classifier: Path, device: torch.device) -> Networks:
     """The networks of a cell, from the folder of its checkpoints and that of the classifier."""
-    description = read_description(quantized)
-    prepared = prepare_as_described(load_classifier(classifier).network, description)
+    description, network = read_description(quantized), load_classifier(classifier).network
+    with reading(quantized / DESCRIPTION, "the description of a checkpoint", "`dvc checkout` restores it"):
+        prepared, data_config = prepare_as_described(network, description), description["data_config"]
     nearest = copy.deepcopy(prepared.quantized)
     restore(quantized / MODEL, prepared.quantized)
     restore(quantized / NEAREST, nearest)
@@ -42,7 +51,7 @@ def load_networks(quantized: Path, classifier: Path, device: torch.device) -> Ne
         twin=place(float_twin(prepared), device),
         layers=prepared.anatomy.layers,
         reference=place(prepared.reference, device),
-        data_config=description["data_config"],
+        data_config=data_config,
     )
 
 

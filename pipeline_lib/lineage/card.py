@@ -1,12 +1,12 @@
 """A checkpoint's model card in Markdown: what it is, what it was made from, how good it is."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline_lib.errors import InputError
+from pipeline_lib.artifacts.records import read_json
+from pipeline_lib.errors import InputError, reading
 from pipeline_lib.lineage.audit import Audit
 from pipeline_lib.lineage.repository import CHECKPOINTS, Repository
 
@@ -21,14 +21,17 @@ def card_lines(repository: Repository, checkpoint: str, audit: Audit) -> Iterato
     if folder.parent != Path(CHECKPOINTS) or not (folder / "quantization.json").exists():
         raise InputError(f"{checkpoint}: expected a checkpoint below {CHECKPOINTS}; `dvc pull` brings it")
     stage = repository.stage_of(checkpoint)
-    description = json.loads((folder / "quantization.json").read_text(encoding="utf-8"))
-    weights = Counter(layer["bits"] for layer in description["weights"].values())
-    activations = Counter(tensor["bits"] for tensor in description["activations"].values())
+    file = folder / "quantization.json"
+    with reading(file, "the description of a checkpoint", "`dvc checkout` restores it"):
+        description = read_json(file)
+        weights = Counter(layer["bits"] for layer in description["weights"].values())
+        activations = Counter(tensor["bits"] for tensor in description["activations"].values())
+        name, simulation_only = description["model"]["timm"], description["simulation_only"]
     yield f"# {folder.name}"
-    yield f"\n`{description['model']['timm']}` of timm, quantized by block reconstruction."
+    yield f"\n`{name}` of timm, quantized by block reconstruction."
     yield "\n| | bits: tensors |\n|---|---|"
     yield f"| weights | {_counts(weights)} |\n| activations | {_counts(activations)} |"
-    if description["simulation_only"]:
+    if simulation_only:
         yield "\nThe logarithmic softmax has no form in an integer runtime: this checkpoint is for simulation."
     yield from _use_lines(checkpoint)
     yield "\n## Made from"
@@ -44,7 +47,9 @@ def card_lines(repository: Repository, checkpoint: str, audit: Audit) -> Iterato
     yield f"\n**Real images upstream: {verdict.text}.** Checks: {_counts(statuses)}."
     metrics = Path("data/evaluation") / folder.name / "metrics.json"
     if metrics.exists():
-        yield from _accuracy_lines(json.loads(metrics.read_text(encoding="utf-8")))
+        with reading(metrics, "the metrics of an evaluation", "`dvc checkout` restores it"):
+            lines = list(_accuracy_lines(read_json(metrics)))
+        yield from lines
 
 
 def _use_lines(checkpoint: str) -> Iterator[str]:

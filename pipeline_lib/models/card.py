@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from pipeline_lib.errors import InputError
-from pipeline_lib.params.base import Section, validate
+from pipeline_lib.errors import InputError, reading
+from pipeline_lib.params.base import Count, Section, validate
 
 CARD, WEIGHTS = "model.json", "model.safetensors"  # of a classifier's folder
 LEVEL = 0.0039  # just below 1/255, one level of a pixel
@@ -67,7 +67,7 @@ class Card(Section):
         str, AfterValidator(_of_timm)
     ]  # name in timm, with the tag of its weights if they come from the hub
     arguments: dict[str, Any] = Field(default_factory=dict)  # more arguments of timm.create_model
-    num_classes: Annotated[int, Field(ge=1)]
+    num_classes: Count
     preprocessing: Preprocessing | None = None  # null: timm's, of the weights that the tag names
     test_accuracy: float | None = None  # top-1, percent
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None  # of the weights
@@ -110,14 +110,11 @@ def read_unpinned_card(folder: Path) -> Card:
         InputError: it is absent, not JSON, or lacks something.
     """
     path = folder / CARD
-    try:
-        return validate(Card, json.loads(path.read_text(encoding="utf-8")), "", path)
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{path}: no classifier here; `task.classifiers` in params.yaml names the folder") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not JSON ({error.msg})") from None
-    except (UnicodeDecodeError, IsADirectoryError, RecursionError) as error:
-        raise InputError(f"{path}: expected a JSON file in UTF-8, found another ({error})") from None
+    if not path.exists():
+        raise InputError(f"{path}: no classifier here; `task.classifiers` in params.yaml names the folder")
+    with reading(path, "JSON", "`git checkout` restores what ships, `import-classifier` writes a new folder"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+    return validate(Card, content, "", path)
 
 
 def resolve_data_config(folder: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, Field
 
-from pipeline_lib.params.base import Section, read
+from pipeline_lib.params.base import Section, Seed, read
 
 UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # Unicode's control characters, half characters, separators of lines
 
@@ -44,7 +44,7 @@ class PromptRecipe(Section):
 class ClassRecipe(PromptRecipe):
     """Prompts that are made of class names."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     # Used in turn; {} is the class names, fused.
     templates: Annotated[list[Template], Field(min_length=1)] = Field(default_factory=lambda: ["a photo of {}"])
     definitions: bool = False  # follow each name with its definition

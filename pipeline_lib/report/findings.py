@@ -60,7 +60,7 @@ def setting_finding(board: Board, setting: Setting) -> str:
         lead = top.top1 - setting.cells[others[0]].reconstructed.top1
         intervals = "overlap" if _overlap(setting, ranked[0], others[0]) else "do not overlap"
         text += f" and {lead:.2f} points above {others[0]}, the next; the two intervals {intervals}"
-    for source in board.real:
+    for source in filter(setting.cells.__contains__, board.real):
         text += f". Calibrated on real images: {setting.cells[source].reconstructed.top1:.2f}%"
     return f"{text}."
 

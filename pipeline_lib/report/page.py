@@ -12,6 +12,8 @@ from jinja2 import Environment, StrictUndefined
 
 from pipeline_lib.artifacts.files import atomic_directory
 from pipeline_lib.artifacts.records import write_json
+from pipeline_lib.artifacts.tables import read_table
+from pipeline_lib.errors import InputError
 from pipeline_lib.params.report import Report
 from pipeline_lib.params.task import Axes
 from pipeline_lib.report import figures
@@ -29,7 +31,6 @@ from pipeline_lib.report.tables import (
     BitMap,
     read_curves,
     read_histograms,
-    read_table,
 )
 
 TEMPLATE = Path(__file__).with_name("template.html")
@@ -115,7 +116,7 @@ def _view(data: Path, board: Board, setting: Setting) -> SettingView:
     }
     gaps = {source: read_table(folder / "gap.csv", GAP_COLUMNS, ("unit",)) for source, folder in evaluated.items()}
     confusions = {
-        source: confusion(read_table(folder / "predictions.csv", PREDICTION_COLUMNS)[PREDICTION_COLUMNS], setting.names)
+        source: confusion(read_table(folder / "predictions.csv", PREDICTION_COLUMNS), setting.names)
         for source, folder in evaluated.items()
     }
     scores, judge_classes, chosen = _choice(data / "choice/ranking.csv", setting)
@@ -145,8 +146,14 @@ def _choice(ranking: Path, setting: Setting) -> tuple[dict[str, float], int, str
     """The scores of a setting's sources, in how many classes, and the source that was chosen."""
     table = read_table(ranking, RANKING_COLUMNS, ("model", "precision", "source", "chosen"))
     rows = table[(table["model"] == setting.model) & (table["precision"] == setting.precision)]
+    chosen = rows.loc[rows["chosen"] == "True", "source"]
+    if len(chosen) != 1 or chosen.item() not in setting.cells:
+        raise InputError(
+            f"{ranking}: expected one chosen source of {setting.title}, found {', '.join(chosen) or 'none'}; "
+            "`dvc repro` makes it anew"
+        )
     scores = dict(zip(rows["source"], rows["agreement"], strict=True))
-    return scores, int(rows["judge_classes"].iloc[0]), rows.loc[rows["chosen"] == "True", "source"].item()
+    return scores, int(rows["judge_classes"].iloc[0]), chosen.item()
 
 
 def _losses_of_units(quantized: dict[str, Path]) -> dict[str, pd.DataFrame]:

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from pipeline_lib.artifacts.tables import read_table
 from pipeline_lib.report.leaderboard import Artifact, read_artifact
-from pipeline_lib.report.tables import FLIPPED_COLUMNS, SAMPLE_COLUMNS, read_pixels, read_table
+from pipeline_lib.report.tables import FLIPPED_COLUMNS, SAMPLE_COLUMNS, read_pixels
 
 THUMBNAIL = 96  # pixels; larger samples are shrunk to this
 

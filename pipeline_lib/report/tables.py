@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from pipeline_lib.artifacts.records import read_json
-from pipeline_lib.errors import InputError
+from pipeline_lib.artifacts.tables import read_table
+from pipeline_lib.errors import InputError, reading
 from pipeline_lib.params.base import validate
 from pipeline_lib.report.leaderboard import Artifact, existing
 
@@ -73,20 +74,6 @@ class LayerHistograms(Artifact):
     input: Histogram
 
 
-def read_table(path: Path, columns: list[str], text: tuple[str, ...] = ()) -> pd.DataFrame:
-    """Some columns of a CSV: those named in `text` as they stand, the others as numbers.
-
-    Raises:
-        InputError: absent, or other columns.
-    """
-    types = {column: str if column in text else float for column in columns}
-    try:
-        return pd.read_csv(existing(path), usecols=columns, dtype=types, keep_default_na=False)
-    except ValueError as error:
-        expected = ", ".join(columns)
-        raise InputError(f"{path}: expected columns {expected} ({error}); `dvc repro` makes it anew") from None
-
-
 def read_histograms(path: Path) -> dict[str, LayerHistograms]:
     """histograms.json, by layer.
 
@@ -101,13 +88,14 @@ def read_pixels(path: Path) -> np.ndarray:
     """Images uint8 (n, h, w, 3), memory-mapped.
 
     Raises:
-        InputError: absent, or not a numpy file.
+        InputError: absent, or no such images.
     """
-    try:
-        images: np.ndarray = np.load(existing(path), mmap_mode="r")
-        return images
-    except ValueError as error:
-        raise InputError(f"{path}: not a numpy file ({error}); `dvc checkout` restores it") from None
+    with reading(path, "a numpy file of images", "`dvc checkout` restores it, `dvc repro` makes it anew"):
+        images: np.ndarray = np.load(path, mmap_mode="r")
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        found = f"{images.dtype} {images.shape}"
+        raise InputError(f"{path}: expected uint8 (n, h, w, 3), found {found}; `dvc checkout` restores it")
+    return images
 
 
 def read_curves(paths: dict[str, Path]) -> pd.DataFrame:

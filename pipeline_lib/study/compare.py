@@ -8,7 +8,8 @@ import pandas as pd
 from scipy.stats import false_discovery_control, kendalltau
 
 from pipeline_lib.artifacts.files import atomic_directory
-from pipeline_lib.errors import InputError
+from pipeline_lib.artifacts.tables import MEND, read_table
+from pipeline_lib.errors import reading
 from pipeline_lib.params.study import Study
 from pipeline_lib.study.files import CELLS, PREDICTIONS, SETS, UNITS
 from pipeline_lib.study.statistics import Hits, mcnemar, paired_difference
@@ -64,17 +65,16 @@ def _read(folder: Path, study: Study) -> tuple[pd.DataFrame, HitsOfSources]:
         for model in study.axes.models:
             for source in study.axes.sources:
                 path = folder / f"{source}-{domain}-{model}"
-                if not (path / CELLS).exists():
-                    raise InputError(f"{path / CELLS}: not found; `dvc repro` makes it")
-                sets = pd.read_csv(path / SETS).rename(columns=RENAMED)
-                table = pd.read_csv(path / CELLS).merge(sets, on="replicate")
-                table = table.merge(_unit_figures(pd.read_csv(path / UNITS)), on=["precision", "replicate"])
+                with reading(path, "the tables of a study's cells", MEND):
+                    sets = pd.read_csv(path / SETS).rename(columns=RENAMED)
+                    table = pd.read_csv(path / CELLS).merge(sets, on="replicate")
+                    table = table.merge(_unit_figures(pd.read_csv(path / UNITS)), on=["precision", "replicate"])
                 judged = [f"agreement_{judge}" for judge in study.cells.judges]
                 table["judged"] = table[judged].mean(axis=1)  # not a number without judges
                 tables.append(table.assign(domain=domain, model=model, source=source))
-                predictions = pd.read_csv(path / PREDICTIONS)
                 for precision in study.cells.precisions:
                     columns = [f"{precision}-{replicate}" for replicate in range(study.cells.replicates)]
+                    predictions = read_table(path / PREDICTIONS, ["label", *columns])
                     right = predictions[columns].to_numpy() == predictions[["label"]].to_numpy()
                     hits[domain, model, precision, source] = right.T
     return pd.concat(tables, ignore_index=True), hits
