@@ -13,7 +13,7 @@ from pipeline_lib.params.reconstruct import Method
 
 # A step of reconstruction, forward and backward through fake quantization, takes this many forward passes of its batch;
 # measured with the default preset's networks on a CPU.
-PASSES_OF_A_STEP = 6.0
+PASSES_OF_A_STEP = 12.0
 COPIES = 2  # of what a stage writes: one in data/, one in DVC's cache
 
 
