@@ -83,12 +83,14 @@ def check_name(path: Path) -> None:
     """Stop at a file or folder whose name no table could hold.
 
     Raises:
-        InputError: the name is not UTF-8.
+        InputError: the name is not UTF-8, or has a control character.
     """
     try:
         path.name.encode()
     except UnicodeEncodeError:
         raise InputError(f"{path.parent}: the name {os.fsencode(path.name)!r} is not UTF-8; rename it") from None
+    if any(ord(letter) < 32 for letter in path.name):
+        raise InputError(f"{path.parent}: the name {path.name!r} has a control character; rename it")
 
 
 def dvc_listing(path: Path, digest: Callable[[Path], str] = md5) -> list[dict[str, str]]:
@@ -105,7 +107,15 @@ def dvc_listing(path: Path, digest: Callable[[Path], str] = md5) -> list[dict[st
 
 
 def dvc_digest(path: Path) -> str:
-    """The digest that dvc.lock has of a file or folder."""
+    """The digest that dvc.lock has of a file or folder.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if not (path.is_file() or path.is_dir()):
+        raise InputError(
+            f"{path}: expected a file or a folder, found {'another thing' if path.exists() else 'nothing'}"
+        )
     return digest_of_listing(dvc_listing(path)) if path.is_dir() else md5(path)
 
 

@@ -16,12 +16,17 @@ ClassIndex = Annotated[int, Field(ge=0)]
 CHECKOUT = "`dvc checkout` restores the file"
 
 
-class Row(BaseModel):
-    """What is known of every image of a dataset; other keys may follow."""
+class KeyedRow(BaseModel):
+    """What every record in a shard has; other keys may follow."""
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
     key: Text
+
+
+class Row(KeyedRow):
+    """What is known of every image of a dataset."""
+
     classes: list[ClassIndex]  # that the image is meant to show
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from pipeline_lib.artifacts.records import Row, check_row, parse_json
+from pipeline_lib.artifacts.records import KeyedRow, check_row, parse_json
 from pipeline_lib.artifacts.tars import read_tar
 from pipeline_lib.errors import InputError, one_line
 
@@ -75,7 +75,7 @@ def _read(path: Path) -> Iterator[tuple[str, bytes, dict[str, Any]]]:
             if files.keys() != {"png", "json"}:
                 raise tarfile.ReadError(f"sample {key} has {', '.join(files)}, not png and json")
             record = parse_json(files["json"].decode(), f"{path}: {key}.json", MEND)
-            check_row(record, Row, f"{path}: {key}.json", MEND)
+            check_row(record, KeyedRow, f"{path}: {key}.json", MEND)
             yield key, files["png"], record
     except FileNotFoundError:
         raise InputError(f"{path}: shard not found; `dvc checkout` or `dvc repro` brings it") from None

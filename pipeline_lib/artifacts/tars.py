@@ -1,5 +1,6 @@
 """Reading tars in WebDataset's layout: the files of a sample stand together and share its key."""
 
+import os
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +35,10 @@ class Member:
         return content
 
 
+class StrangeMember(tarfile.ReadError):
+    """The tar is whole, and holds what is no file of a sample."""
+
+
 def read_tar(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     """The samples of an uncompressed tar, in order: the key, and the content of each file by its extension.
 
@@ -55,15 +60,18 @@ def index_tar(path: Path, hidden: list[str] | None = None) -> Iterator[tuple[str
     `hidden` gets the names of files that begin with a dot; without it they are an error.
     """
     _check_end(path)
-    with tarfile.open(path, "r:") as tar:
-        for key, files in groupby(_files(tar, path, hidden), key=lambda file: file[0]):
-            sample: dict[str, Member] = {}
-            for _, extension, member in files:
-                if extension in sample:
-                    raise tarfile.ReadError(f"{key}.{extension} comes twice")
-                sample[extension] = member
-            yield key, sample
-        _check_rest(path, tar.offset)
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for key, files in groupby(_files(tar, path, hidden), key=lambda file: file[0]):
+                sample: dict[str, Member] = {}
+                for _, extension, member in files:
+                    if extension in sample:
+                        raise StrangeMember(f"{key}.{extension} comes twice")
+                    sample[extension] = member
+                yield key, sample
+            _check_rest(path, tar.offset)
+    except (ValueError, OverflowError) as error:  # of numbers in headers, which tarfile passes on
+        raise tarfile.ReadError(f"a header that is none: {error}") from None
 
 
 def _files(tar: tarfile.TarFile, path: Path, hidden: list[str] | None) -> Iterator[tuple[str, str, Member]]:
@@ -76,8 +84,12 @@ def _files(tar: tarfile.TarFile, path: Path, hidden: list[str] | None) -> Iterat
         if hidden is not None and dot and not stem:
             hidden.append(member.name)
             continue
+        if not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in member.name):
+            raise StrangeMember(f"unexpected member {os.fsencode(member.name)!r}, whose name is not UTF-8")
+        if any(ord(letter) < 32 for letter in member.name):
+            raise StrangeMember(f"unexpected member {member.name!r}, whose name has a control character")
         if not (member.isreg() and not member.issparse() and stem and dot):
-            raise tarfile.ReadError(f"unexpected member {member.name}")
+            raise StrangeMember(f"unexpected member {member.name}, expected files KEY.EXTENSION")
         yield folder + slash + stem, extension, Member(path, member.offset_data, member.size)
 
 

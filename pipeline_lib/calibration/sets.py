@@ -105,5 +105,5 @@ def check_image_count(out: Path, count: int, found: int) -> None:
     if found < count:
         raise InputError(
             f"{out.name}: asked for {count} images (params.yaml: `calibrate.count`, in a study `study.cells.images`), "
-            f"found {found} that are usable; lower it, or raise the recipe's `count`"
+            f"found {found} that are usable; lower it, or bring more: a recipe's `count`, or pictures"
         )

@@ -10,8 +10,7 @@ from pipeline_lib.doctor.findings import Finding, guarded
 from pipeline_lib.doctor.generator import examine_generator
 from pipeline_lib.doctor.networks import examine_network
 from pipeline_lib.doctor.pictures import examine_labelled, examine_pictures
-from pipeline_lib.evaluation.labelled import LabelledSet, labelled_set
-from pipeline_lib.models.device import resolve_device
+from pipeline_lib.evaluation.labelled import Labelled, labelled_set
 from pipeline_lib.params.everything import Params
 from pipeline_lib.prompts.limits import load_tokenizers, within_limits
 from pipeline_lib.prompts.strategies import Surroundings, write_prompts
@@ -36,16 +35,13 @@ def examine(params: Params) -> Iterator[Finding]:
     for source in axes.images:
         about, path = f"images.{source}", Path(task.images) / source
         yield from guarded(about, examine_pictures(about, path, params.calibrate.count))
-    if not classes:
-        return
-    device = resolve_device(params.runtime)
     read = cache(partial(labelled_set, classes=classes))  # once for all networks
     for labelled, classifiers in _judged(params):
-        images: list[LabelledSet] = []
-        yield from guarded("labelled", examine_labelled(labelled, read, images))
+        images: list[Labelled] = []
+        if classes:
+            yield from guarded("labelled", examine_labelled(labelled, read, params.evaluate.fraction, images))
         for folder in classifiers:
-            findings = examine_network(folder, classes, images, params, device, costs)
-            yield from guarded(folder.name, findings)
+            yield from guarded(folder.name, examine_network(folder, classes, images, params, costs))
     yield from cost_findings(params, costs)
 
 

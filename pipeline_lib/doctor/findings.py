@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline_lib.errors import InputError
+from pipeline_lib.errors import as_told
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,11 @@ class Finding:
 
 
 def guarded(about: str, findings: Iterator[Finding]) -> Iterator[Finding]:
-    """The findings; what the check refuses is the last of them."""
+    """The findings; what the check refuses, or what the machine refuses it, is the last of them."""
     try:
         yield from findings
-    except InputError as error:
-        yield Finding("FAIL", about, str(error))
+    except Exception as error:
+        told = as_told(error)
+        if told is None:
+            raise
+        yield Finding("FAIL", about, str(told))

@@ -5,16 +5,14 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from pipeline_lib.doctor.costs import Costs
 from pipeline_lib.doctor.findings import Finding
-from pipeline_lib.evaluation.labelled import LabelledSet, sample
+from pipeline_lib.evaluation.labelled import Labelled, sample
 from pipeline_lib.evaluation.metrics import accuracy_metrics, doubt_of_guessing
 from pipeline_lib.evaluation.predict import predict
 from pipeline_lib.models.card import check_class_count
 from pipeline_lib.models.classifier import load_classifier
-from pipeline_lib.models.device import place
+from pipeline_lib.models.device import place, resolve_device
 from pipeline_lib.params.everything import Params
 from pipeline_lib.prompts.vocabulary import ClassName
 from pipeline_lib.quantization.families import family_of
@@ -27,26 +25,25 @@ JUDGED = 64  # labelled images, at most
 def examine_network(
     folder: Path,
     classes: Sequence[ClassName],
-    labelled: Sequence[LabelledSet],
+    labelled: Sequence[Labelled],
     params: Params,
-    device: torch.device,
     costs: Costs,
 ) -> Iterator[Finding]:
     """A forward pass, the quantized form, and top-1 on a few labelled images.
 
     Args:
         folder: of the classifier.
-        classes: in the order of the network's outputs.
-        labelled: a set of labelled images, or none where there is none to judge by.
+        classes: in the order of the network's outputs; none where they are not known.
+        labelled: images to judge by, or none.
         params: the whole of params.yaml.
-        device: where the network runs.
         costs: gets what the network's steps take.
 
     Raises:
         InputError: its weights, classes or preprocessing are wrong, or it cannot be quantized.
     """
     loaded = load_classifier(folder)
-    check_class_count(folder, len(classes))
+    if classes:
+        check_class_count(folder, len(classes))
     config = loaded.data_config
     family = family_of(loaded.network)
     method = family.choose_method(params.reconstruct, params.methods)
@@ -59,9 +56,9 @@ def examine_network(
     mean, std = ([round(value, 3) for value in config[key]] for key in ("mean", "std"))
     expects = f"images of {size}, {config['interpolation']}, crop_pct {config['crop_pct']}, mean {mean}, std {std}"
     yield Finding("OK", folder.name, f"{expects}; reconstructed as `{family.name}` networks are")
-    network = place(loaded.network, device)
-    for found in labelled:
-        images = [found.images[position] for position in sample(found.images, JUDGED)]
+    if labelled:
+        device = resolve_device(params.runtime)
+        network, images = place(loaded.network, device), [labelled[position] for position in sample(labelled, JUDGED)]
         began = time.monotonic()
         predictions = predict({"float": network}, config, images, params.evaluate.batch_size, device)
         costs.add_network(params, method, config["input_size"], (time.monotonic() - began) / len(images))

@@ -5,23 +5,28 @@ from pathlib import Path
 
 from pipeline_lib.doctor.findings import Finding
 from pipeline_lib.errors import InputError
-from pipeline_lib.evaluation.labelled import LabelledSet, sample
+from pipeline_lib.evaluation.labelled import Labelled, LabelledSet, sample
+from pipeline_lib.evaluation.predict import NONE_CHOSEN
 from pipeline_lib.pictures.picture import drawn
 from pipeline_lib.pictures.tars import pictures_at
 
 DECODED = 16  # pictures that are tried
 
 
-def examine_labelled(folder: Path, read: Callable[[Path], LabelledSet], found: list[LabelledSet]) -> Iterator[Finding]:
-    """Every label, and some of the images; `found` gets the set.
+def examine_labelled(
+    folder: Path, read: Callable[[Path], LabelledSet], fraction: float, chosen: list[Labelled]
+) -> Iterator[Finding]:
+    """Every label, and some of the images; `chosen` gets those that a network is judged on.
 
     Raises:
-        InputError: a label is no class, or an image is damaged.
+        InputError: a label is no class, an image is damaged, or none is chosen.
     """
     labelled = read(folder)
-    for position in sample(labelled.images, DECODED):
-        labelled.images[position].open()
-    found.append(labelled)
+    chosen += labelled.chosen(fraction)
+    if not chosen:
+        raise InputError(NONE_CHOSEN)
+    for position in sample(chosen, DECODED):
+        chosen[position].open()
     yield Finding("OK", "labelled", f"{folder}: {labelled.summary}")
 
 

@@ -1,6 +1,7 @@
 """Labelled test images: an idx pair, WebDataset tars, a table of files and classes, or a folder a class."""
 
 import gzip
+import os
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,10 +12,10 @@ import numpy as np
 from PIL import Image
 
 from pipeline_lib.artifacts.fingerprints import seed_of
-from pipeline_lib.errors import InputError
-from pipeline_lib.evaluation.labels import Labels
+from pipeline_lib.errors import InputError, shown
 from pipeline_lib.pictures.folder import is_hidden, pictures_of_folder
-from pipeline_lib.pictures.tars import pictures_at
+from pipeline_lib.pictures.tars import pictures_at, tars_of
+from pipeline_lib.prompts.labels import Labels
 from pipeline_lib.prompts.text_file import read_table
 from pipeline_lib.prompts.vocabulary import ClassName
 
@@ -71,9 +72,9 @@ def labelled_set(folder: Path, classes: Sequence[ClassName]) -> LabelledSet:
         )
     if (folder / "images-idx3-ubyte.gz").exists():
         images, skipped = _from_idx(folder, len(classes)), ""
-    elif (folder / TABLE).exists():
+    elif os.path.lexists(folder / TABLE):
         images, skipped = _from_table(folder, classes)
-    elif any(folder.glob("*.tar")):
+    elif tars_of(folder):
         images, skipped = _from_tars(folder, classes)
     else:
         images, skipped = _from_class_folders(folder, classes)
@@ -104,7 +105,9 @@ def read_idx(path: Path) -> np.ndarray:
 def _from_idx(folder: Path, classes: int) -> list[Labelled]:
     images = read_idx(folder / "images-idx3-ubyte.gz")
     labels = read_idx(folder / "labels-idx1-ubyte.gz")
-    if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
+    if others := pictures_of_folder(folder).pictures:
+        raise InputError(f"{folder}: expected an idx pair or pictures, found both, such as {others[0].name}")
+    if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels) or not all(images.shape[1:]):
         raise InputError(
             f"{folder}: expected images (n, h, w) with labels (n,), found the shapes {images.shape} and {labels.shape}"
         )
@@ -148,7 +151,9 @@ def _from_table(folder: Path, classes: Sequence[ClassName]) -> tuple[list[Labell
     for where, row in read_table(path, "a table of files and classes", [COLUMNS]):
         file = Path(row["file"]).as_posix()
         if file not in pictures:
-            raise InputError(f"{where}: expected a picture below {folder}, found {row['file']!r}")
+            raise InputError(
+                f"{where}: expected a picture below {folder}, with / between folders, found {row['file']!r}"
+            )
         if file in labels:
             raise InputError(f"{where}: {row['file']!r} has a label already")
         labels[file] = row["class"]
@@ -166,7 +171,7 @@ def _indices(texts: Sequence[str], classes: Sequence[ClassName], where: Path) ->
         try:
             found[text] = labels.index(text)
         except ValueError as error:
-            wrong.append(f"{text!r} ({error})")
+            wrong.append(f"{shown(text)} ({error})")
     if wrong:
         raise InputError(f"{where}: expected labels that are {labels.expected}, found {_listed(wrong)}")
     return found

@@ -32,7 +32,7 @@ def accuracy_metrics(
 
 def doubt_of_guessing(metrics: dict[str, Any], classes: int) -> str:
     """What to say of a network that may be no better than guessing, by the interval of its top-1; or nothing."""
-    if metrics["top1_low"] > 100 / classes:
+    if classes == 1 or metrics["top1_low"] > 100 / classes:
         return ""
     return f", which guessing among {classes} classes may reach: are labels or preprocessing wrong?"
 

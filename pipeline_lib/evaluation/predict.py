@@ -17,6 +17,7 @@ from pipeline_lib.models.prediction import Indices, likeliest_classes
 from pipeline_lib.models.preprocessing import Pixels, resize_and_crop
 
 METRICS, PREDICTIONS = "metrics.json", "predictions.csv"
+NONE_CHOSEN = "no labelled image chosen; raise `evaluate.fraction` in params.yaml"
 LIKELIEST = 5  # classes that are kept of a prediction
 
 
@@ -55,7 +56,7 @@ def predict(
         InputError: there is no image, or one cannot be decoded.
     """
     if not images:
-        raise InputError("no labelled image chosen; raise `evaluate.fraction` in params.yaml")
+        raise InputError(NONE_CHOSEN)
     pixels = labelled_pixels(images, data_config)
     batches = (np.stack(batch) for batch in iter(lambda: list(islice(pixels, batch_size)), []))
     likeliest = likeliest_classes(networks, batches, Normaliser(data_config, device), LIKELIEST)

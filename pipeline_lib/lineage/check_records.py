@@ -6,12 +6,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from pipeline_lib.artifacts.files import dvc_listing
 from pipeline_lib.lineage.findings import Problem, Status, listed
 from pipeline_lib.lineage.graph import CODE, is_code
 from pipeline_lib.lineage.history import digest_of_room
 from pipeline_lib.lineage.pipeline import DVC_LOCK
 from pipeline_lib.lineage.records import HARMLESS, MADE, REAL_IMAGES, STATED, Record
 from pipeline_lib.lineage.repository import PROVENANCE, Repository
+from pipeline_lib.provenance.dvc_file import lookup
 
 UNTRACKED_SECTIONS = ("task", "runtime")  # whose values stand among the dependencies, or determine no bytes
 KINDS_OF_TASK = {
@@ -84,6 +86,7 @@ def kinds(repository: Repository, stages: Collection[str]) -> Iterator[Problem]:
                 evidence = f"{kind}, but {other} is {other_kind}: one of them is called what it is not"
                 yield Problem("FAIL", path, evidence, tuple({*readers, *other_readers}))
     yield from _same_bytes(repository, stages)
+    yield from _stated_that_are_real(repository, stages)
 
 
 def _same_bytes(repository: Repository, stages: Collection[str]) -> Iterator[Problem]:
@@ -98,6 +101,20 @@ def _same_bytes(repository: Repository, stages: Collection[str]) -> Iterator[Pro
                 if kind != entry.kind and path != other and MADE not in (kind, entry.kind):
                     evidence = f"{entry.kind} for {stage}, but it has the bytes of {other}, which is {kind}"
                     yield Problem("FAIL", path, evidence, (stage,))
+
+
+def _stated_that_are_real(repository: Repository, stages: Collection[str]) -> Iterator[Problem]:
+    """Pictures that somebody says were rendered, and that are files of the labelled or real images that lie here."""
+    stated = {p: s for s, record in _records(repository, stages) for p, e in record.inputs.items() if e.kind == STATED}
+    task = lookup(repository.params, "task") if stated else {}
+    real = [Path(task[key]) for key in ("labelled", "real") if isinstance(task.get(key), str)] if task else []
+    known = {file["md5"]: path / file["relpath"] for path in real if path.is_dir() for file in dvc_listing(path)}
+    for name, stage in stated.items():
+        for file in dvc_listing(Path(name)) if Path(name).is_dir() else []:
+            if file["md5"] in known:
+                path = f"{name}/{file['relpath']}"
+                evidence = f"{STATED} for {stage}, but it has the bytes of {known[file['md5']]}"
+                yield Problem("FAIL", path, evidence, (stage,))
 
 
 def _claims(repository: Repository) -> dict[tuple[str, str], list[str]]:

@@ -20,7 +20,7 @@ from pipeline_lib.params.report import Report
 from pipeline_lib.params.runtime import Runtime
 from pipeline_lib.params.study import Study
 from pipeline_lib.params.synthesize import Synthesize
-from pipeline_lib.params.task import Axes, Task
+from pipeline_lib.params.task import Axes, Task, check_stated_images
 from pipeline_lib.params.treatments import Treatment
 
 PRESETS = Path(__file__).parents[1] / "presets"
@@ -100,6 +100,7 @@ def _change(values: Any, differences: Any) -> None:
 def _checked(content: dict[str, Any], path: Path) -> Params:
     params = validate(Params, content, "", path)
     axes, study = params.axes, params.study
+    check_stated_images(params.task, axes, path)
     rendered = study.axes.recipes + (study.cells.judges if study.axes.sources else [])
     for key, names, defined, where in (
         ("axes.recipes", axes.recipes, params.prompts, "prompts"),
@@ -110,6 +111,7 @@ def _checked(content: dict[str, Any], path: Path) -> Params:
         ("study.cells.precisions", study.cells.precisions, params.precisions, "precisions"),
         ("study.axes.recipes or study.cells.judges", rendered, axes.recipes, "axes.recipes"),
         ("reconstruct.methods", list(params.reconstruct.methods.values()), params.methods, "methods"),
+        ("choose.calibration", [params.choose.calibration], ["auto", *axes.sources], "axes.sources"),
     ):
         missing = [name for name in names if name not in defined]
         if missing:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from pipeline_lib.errors import InputError
 from pipeline_lib.params.base import PARAMS_FILE, PathText, Section, load, validate
 from pipeline_lib.params.names import Names, OwnNames, check_distinct
 
@@ -104,6 +105,23 @@ def named_sources(recipes: list[str], treated: list[str], treatments: list[str])
             yield f"{recipe}-{treatment}", f"recipe {recipe} after treatment {treatment}"
 
 
+def check_stated_images(task: Task, axes: Axes, path: Path = PARAMS_FILE) -> None:
+    """Images that were rendered elsewhere are none of the other inputs, by whatever link.
+
+    Raises:
+        InputError: the folder of a source leads into a path of the task, or one of these into it.
+    """
+    others = {key: Path(os.path.realpath(value)) for key, value in task if key != "images"}
+    for source in axes.images:
+        folder = Path(os.path.realpath(Path(task.images) / source))
+        for key, other in others.items():
+            if folder.is_relative_to(other) or other.is_relative_to(folder):
+                raise InputError(
+                    f"{path}: {Path(task.images) / source} leads to {folder}, which overlaps with `task.{key}`; images "
+                    "that were rendered elsewhere lie in a folder of their own"
+                )
+
+
 def check_task_and_axes(path: Path = PARAMS_FILE) -> None:
     """What every stage checks before it begins, for DVC does not: names, overlapping paths, cells with one path.
 
@@ -111,5 +129,5 @@ def check_task_and_axes(path: Path = PARAMS_FILE) -> None:
         InputError: naming file, key, value and what is allowed.
     """
     content = load(path)
-    validate(Task, content.get("task"), "task", path)
-    validate(Axes, content.get("axes"), "axes", path)
+    task = validate(Task, content.get("task"), "task", path)
+    check_stated_images(task, validate(Axes, content.get("axes"), "axes", path), path)

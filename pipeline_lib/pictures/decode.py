@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from pipeline_lib.errors import InputError
 
 BACKGROUND = (255, 255, 255)  # what shows through transparent pixels: white, as on a page
+LONGEST = 1000  # times the shorter side: a longer picture would fill the memory when the shorter side is resized
 NOT_DECODED = {
     "BUFR",
     "EPS",
@@ -43,6 +44,9 @@ def decode(content: bytes, name: str) -> Image.Image:
             warnings.simplefilter("ignore")  # of odd metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(content))
+            if max(image.size) > LONGEST * min(image.size):
+                across, down = image.size
+                raise InputError(f"{name}: a picture of {across}x{down}, whose sides differ more than {LONGEST} times")
             image.load()
             return to_rgb(image, name)
     except (InputError, MemoryError):
@@ -61,19 +65,16 @@ def to_rgb(image: Image.Image, name: str) -> Image.Image:
     Raises:
         InputError: it has values of unknown range.
     """
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        return _from_16_bits(image, name).convert("RGB")
-    if image.mode == "F":
-        raise InputError(f"{name}: a picture of floating-point values, whose range nobody knows; save it with 8 bits")
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        return _from_16_bits(image).convert("RGB")
+    if image.mode in ("F", "I"):
+        values = "floating-point values" if image.mode == "F" else "32-bit values"
+        raise InputError(f"{name}: a picture of {values}, whose range nobody knows; save it with 8 bits")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, BACKGROUND), layer).convert("RGB")
     return image.convert("RGB")
 
 
-def _from_16_bits(image: Image.Image, name: str) -> Image.Image:
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
-        found = f"{values.min()} to {values.max()}"
-        raise InputError(f"{name}: expected a picture of values from 0 to 65535, found {found}; save it with 8 bits")
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    return Image.fromarray(((np.asarray(image).astype(np.int64) + 128) // 257).astype(np.uint8))

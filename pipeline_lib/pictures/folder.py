@@ -40,11 +40,22 @@ def pictures_of_folder(folder: Path) -> Pictures:
         for name in files:
             suffix = Path(name).suffix.lower()
             if suffix in picture_suffixes() and not is_hidden(name):
+                _check_file(Path(at) / name, folder)
                 found.append(Path(at) / name)
             elif not is_hidden(name):
                 skipped[suffix or "without a suffix"] += 1
     found.sort(key=lambda path: path.relative_to(folder).parts)
     return Pictures([_picture(path, folder) for path in found], +skipped)
+
+
+def _check_file(path: Path, folder: Path) -> None:
+    """A link may lead out of the project, where the picture lies, but not to other inputs or outs of it."""
+    if not path.is_file():
+        raise InputError(f"{path}: expected a picture, found {'a broken link' if path.is_symlink() else 'no file'}")
+    if path.is_symlink():
+        target = path.resolve()
+        if target.is_relative_to(Path.cwd()) and not target.is_relative_to(folder.resolve()):
+            raise InputError(f"{path}: a link to {target}, outside of {folder}; put the picture itself here")
 
 
 def _picture(path: Path, folder: Path) -> Picture:

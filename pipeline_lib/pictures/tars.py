@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline_lib.artifacts.tars import Member, index_tar
+from pipeline_lib.artifacts.tars import Member, StrangeMember, index_tar
 from pipeline_lib.errors import InputError
 from pipeline_lib.pictures.decode import picture_suffixes
 from pipeline_lib.pictures.folder import HIDDEN, is_hidden, pictures_of_folder
@@ -16,6 +16,11 @@ from pipeline_lib.pictures.picture import Picture, Pictures
 
 CLASS = "cls"  # extension of a sample's class
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+
+
+def tars_of(folder: Path) -> list[Path]:
+    """The tars of a folder, by name."""
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() == ".tar" and not is_hidden(file.name))
 
 
 def pictures_at(path: Path) -> Pictures:
@@ -27,8 +32,9 @@ def pictures_at(path: Path) -> Pictures:
     if path.is_file():
         return pictures_of_tars([path])
     if not path.is_dir():
-        raise InputError(f"{path}: not found; expected a folder of pictures, or WebDataset tars")
-    tars = sorted(file for file in path.glob("*.tar") if not is_hidden(file.name))
+        there = "no file and no folder" if path.exists() else "nothing"
+        raise InputError(f"{path}: expected a folder of pictures, or WebDataset tars, found {there}")
+    tars = tars_of(path)
     if packed := [file.name for file in sorted(path.iterdir()) if file.name.lower().endswith(COMPRESSED)]:
         raise InputError(f"{path}: expected tars that are not compressed, found {packed[0]}; unpack it (gunzip)")
     others = pictures_of_folder(path)
@@ -53,13 +59,29 @@ def pictures_of_tars(tars: Sequence[Path]) -> Pictures:
     for path in tars:
         try:
             found.extend(_sample(path, key, members) for key, members in index_tar(path, hidden))
-        except (tarfile.TarError, OSError, UnicodeDecodeError) as error:
+        except StrangeMember as error:
+            raise InputError(f"{path}: {error}; pack the tar anew without it, or with another name") from None
+        except (tarfile.TarError, OSError) as error:
+            if not _begins_as_tar(path):
+                raise InputError(f"{path}: expected a tar that is not compressed, found another file") from None
             raise InputError(f"{path}: a truncated or damaged tar ({error}); bring a whole one") from None
     keys = Counter(picture.key for picture in found)
     twice = next((key for key, count in keys.items() if count > 1), None)
     if twice is not None:
         raise InputError(f"{tars[0].parent}: the key {twice} stands for {keys[twice]} samples; give each its own")
     return Pictures(found, +Counter({HIDDEN: len(hidden)}))
+
+
+def _begins_as_tar(path: Path) -> bool:
+    with path.open("rb") as file:
+        block = file.read(tarfile.BLOCKSIZE)
+    if len(block) < tarfile.BLOCKSIZE:
+        return True  # as far as can be told
+    try:
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except (tarfile.HeaderError, ValueError):
+        return False
+    return True
 
 
 def _sample(path: Path, key: str, members: dict[str, Member]) -> Picture:

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline_lib.errors import InputError
+from pipeline_lib.errors import InputError, shown
 from pipeline_lib.params.prompts import control_character
+from pipeline_lib.prompts.labels import Labels
 from pipeline_lib.prompts.text_file import read_table, read_text
 from pipeline_lib.prompts.vocabulary import ClassName
 
@@ -37,25 +38,23 @@ def read_captions(path: Path, classes: Sequence[ClassName]) -> list[Caption]:
         rows = [(f"{path}:{number}", {"prompt": line.strip()}) for number, line in enumerate(lines, 1) if any(lines)]
     if not rows:
         raise InputError(f"{path}: no captions; write a prompt a line")
-    captions = []
+    captions, labels = [], Labels(classes)
     for where, row in rows:
         if not row["prompt"]:
             raise InputError(f"{where}: an empty prompt; remove the line")
         if control_character(row["prompt"]):
             raise InputError(f"{where}: a tab in the prompt; write a space")
         named = [name.strip() for name in row.get("classes", "").split(SEPARATOR) if name.strip()]
-        indices = [_index(where, name, classes) for name in named]
+        indices = [_index(where, name, labels) for name in named]
         if len(set(indices)) < len(indices):
             raise InputError(f"{where}: a class is named twice in {row['classes']!r}; name each once")
         captions.append(Caption(row["prompt"], indices))
     return captions
 
 
-def _index(where: str, name: str, classes: Sequence[ClassName]) -> int:
+def _index(where: str, name: str, labels: Labels) -> int:
     """The class that a name, a synset or an index means."""
-    found = [i for i, entry in enumerate(classes) if name in (str(i), entry.name, entry.synset)]
-    if len(found) > 1:
-        raise InputError(f"{where}: {name!r} is the name of the classes {', '.join(map(str, found))}; write an index")
-    if not found:
-        raise InputError(f"{where}: no class {name!r} in `task.classes`; write a name of its list, or an index")
-    return found[0]
+    try:
+        return labels.index(name)
+    except ValueError as error:
+        raise InputError(f"{where}: {shown(name)} is {error}; expected {labels.expected}") from None

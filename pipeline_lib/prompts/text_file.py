@@ -26,6 +26,8 @@ def read_text(path: Path, what: str) -> str:
     Raises:
         InputError: the file is absent, a folder, in another encoding, or has control characters.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path}: is no file; expected {what}")
     try:
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):

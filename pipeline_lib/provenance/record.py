@@ -102,13 +102,14 @@ def _check(inputs: Mapping[Path, Kind], declared: Declared) -> None:
             "unset PYTHONPATH and PYTHONSAFEPATH"
         )
     deps = {Path(dep) for dep in declared.deps}
-    for path in inputs:
+    for path, kind in inputs.items():
         if path not in deps:
             raise InputError(
                 f"{DVC_YAML}: {declared.name} reads {path}, which its deps lack; write it there and run `dvc repro`"
             )
         if not path.exists():
-            raise InputError(f"{path}: not found, which {declared.name} reads; `dvc repro` makes what a stage writes")
+            mend = "`dvc repro` makes it" if kind == "made" else "put it there, or name another in params.yaml"
+            raise InputError(f"{path}: not found, which {declared.name} reads as {kind}; {mend}")
 
 
 def _reads(stage: str, inputs: Iterable[Path], outs: Iterable[Path]) -> Reads:

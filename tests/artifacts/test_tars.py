@@ -78,3 +78,21 @@ def test_tars_that_were_joined(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes() + other.read_bytes())
     with pytest.raises(tarfile.ReadError, match="more follows the end"):
         list(read_tar(path))
+
+
+def test_headers_whose_numbers_are_none(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "0.tar", FILES)
+    header = bytearray(path.read_bytes())
+    header[124:136] = b"\x80" + b"\x7f" * 11
+    header[148:156] = b" " * 8
+    header[148:156] = f"{sum(header[:512]):06o}\0 ".encode()
+    path.write_bytes(header)
+    with pytest.raises(tarfile.TarError):
+        list(read_tar(path))
+    for pax in ({"size": "9" * 23}, {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.size": "x"}):
+        with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+            entry = tarfile.TarInfo("a.cls")
+            entry.pax_headers = pax
+            tar.addfile(entry)
+        with pytest.raises(tarfile.TarError):
+            list(read_tar(path))

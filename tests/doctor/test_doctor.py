@@ -95,6 +95,8 @@ def labels_out_of_range(workspace: Path) -> None:
         (labels_out_of_range, "labelled: world/test: label 10"),
         (folders_that_are_no_classes, "labelled: world/mine: expected labels that are"),
         (a_network_of_unknown_attention, "resnet: world/classifiers/resnet"),
+        (params(**{"runtime.device": "cuda"}), "resnet: params.yaml: `runtime.device` is cuda"),
+        (params(**{"evaluate.fraction": 1e-9}), "labelled: no labelled image chosen; raise `evaluate.fraction`"),
         (params(**{"calibrate.count": 25}), "counts: params.yaml: `prompts.single.count` is 24, below"),
         (params(**{"reconstruct.held_out": 24}), "counts: params.yaml: `reconstruct.held_out` is 24"),
         (params(**{"synthesize.scheduler": "NoScheduler"}), "generator: params.yaml: `synthesize.scheduler`"),
@@ -107,6 +109,16 @@ def test_what_a_stage_would_refuse(workspace: Path, change: Callable[[Path], Non
     code, found = consult()
     assert code == 2
     assert any(line.startswith(said) for line in found["FAIL"]), found["FAIL"]
+
+
+def test_a_link_that_leads_to_itself_hides_no_other_fault(workspace: Path) -> None:
+    classes = workspace / "data/fashion/classes.csv"
+    classes.unlink()
+    classes.symlink_to(classes)
+    remove("world/classifiers/vit/model.safetensors")(workspace)
+    code, found = consult()
+    assert code == 2
+    assert [line.split(":")[0] for line in found["FAIL"]] == ["classes", "vit"]
 
 
 def test_all_faults_are_told_at_once(workspace: Path) -> None:

@@ -175,7 +175,9 @@ def test_labels_in_tars(tmp_path: Path, label: str) -> None:
         ({"a.png": png(1), "a.cls": b"14"}, "'14' (no class)"),
         ({"a.png": png(1), "a.cls": b"\xff"}, "its .cls is not UTF-8"),
         ({"a.png": png(1), "a.cls": b""}, "without a label"),
-        ({"a": png(1)}, "unexpected member a"),
+        ({"a": png(1)}, "unexpected member a, expected files KEY.EXTENSION; pack the tar anew"),
+        ({"a\rb.png": png(1)}, "whose name has a control character"),
+        ({"caf\udce9.png": png(1)}, "whose name is not UTF-8"),
     ],
 )
 def test_samples_that_are_wrong(tmp_path: Path, files: dict[str, bytes], said: str) -> None:
@@ -202,6 +204,11 @@ def test_tars_that_are_wrong(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the key a stands for 2 samples"):
         labelled_set(tmp_path, CLASSES)
     (tmp_path / "1.tar").unlink()
+    for other in (b"PK\x03\x04" + b"x" * 2000, b"\x1f\x8b" + b"x" * 2000, bytes(png(3)) + bytes(2000)):
+        path.write_bytes(other)
+        with pytest.raises(InputError, match=r"0\.tar: expected a tar that is not compressed, found another file"):
+            labelled_set(tmp_path, CLASSES)
+    path.write_bytes(whole)
     path.rename(tmp_path / "0.tar.gz")
     with pytest.raises(InputError, match=r"not compressed, found 0\.tar\.gz"):
         labelled_set(tmp_path, CLASSES)
@@ -236,3 +243,43 @@ def test_samples_are_drawn_by_key(tmp_path: Path) -> None:
     assert 80 < len(half) < 120
     assert {image.key for image in few} <= {image.key for image in half}
     assert sample(images, 1000) == sample(images, 200)
+
+
+def test_a_hidden_tar_hides_nothing(tmp_path: Path) -> None:
+    put(tmp_path / "3/x.png", 3)
+    (tmp_path / "._x.tar").write_bytes(b"x")
+    assert labelled_set(tmp_path, CLASSES).summary == "1 of 14 classes, 1 images; skipped: 1 hidden"
+
+
+def test_tars_of_any_case(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.TAR", {"a.png": png(3), "a.cls": b"3"})
+    write_tar(tmp_path / "1.tar", {"b.png": png(4), "b.cls": b"4"})
+    assert labels(tmp_path) == {"a": 3, "b": 4}
+
+
+def test_what_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path / "store/x.png", 3)
+    folder = tmp_path / "labelled"
+    (folder / "3").mkdir(parents=True)
+    picture = folder / "3/x.png"
+    os.mkfifo(picture)
+    with pytest.raises(InputError, match="expected a picture, found no file"):
+        labelled_set(folder, CLASSES)
+    picture.unlink()
+    picture.symlink_to(tmp_path / "absent")
+    with pytest.raises(InputError, match="expected a picture, found a broken link"):
+        labelled_set(folder, CLASSES)
+    picture.unlink()
+    picture.symlink_to(tmp_path / "store/x.png")
+    assert labels(folder) == {"3/x.png": 3}, "a picture may lie outside of the project"
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="outside of .*; put the picture itself here"):
+        labelled_set(folder, CLASSES)
+
+
+def test_an_idx_pair_beside_pictures(tmp_path: Path) -> None:
+    write_idx(tmp_path / "images-idx3-ubyte.gz", np.zeros((1, 28, 28)))
+    write_idx(tmp_path / "labels-idx1-ubyte.gz", np.array([3]))
+    put(tmp_path / "3/x.png", 3)
+    with pytest.raises(InputError, match="expected an idx pair or pictures, found both"):
+        labelled_set(tmp_path, CLASSES)

@@ -2,13 +2,15 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import edit_params
 from tests.pictures.writing import put
-from tests.pipeline.conftest import commit, outs, repro, run
+from tests.pipeline.conftest import ENVIRONMENT, commit, outs, repro, run
 
 SAID = "rendered by another program from its own prompts"
 
@@ -88,3 +90,29 @@ def test_what_is_refused(
     edit_params(tmp_path / "params.yaml", **changes)
     assert stage("calibrate", "mine", "resnet", "--images", "stated") == 2
     assert said in capsys.readouterr().err
+
+
+def test_pictures_that_are_labelled_ones_fail(brought: Path, tmp_path: Path) -> None:
+    clone = Path(shutil.copytree(brought, tmp_path / "clone", symlinks=True))
+    edit_params(clone / "params.yaml", **{"task.labelled": "data/test", "evaluate.fraction": 1.0})
+    for number in range(10):
+        put(clone / f"data/test/{number}/{number}.png", number)
+    shutil.copy(clone / "data/test/3/3.png", clone / "data/images/mine/harmless.png")
+    repro(clone)
+    found = subprocess.run(
+        [sys.executable, "-m", "pipeline_lib", "audit"], cwd=clone, env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert found.returncode == 1
+    assert "FAIL data/images/mine/harmless.png: stated images" in found.stdout
+    assert "of data/quantized/mine-resnet-w4a4: cannot be said, because" in found.stdout
+
+
+def test_a_link_to_other_inputs_is_refused(brought: Path, tmp_path: Path) -> None:
+    clone = Path(shutil.copytree(brought, tmp_path / "clone", symlinks=True))
+    shutil.rmtree(clone / "data/images/mine")
+    (clone / "data/images/mine").symlink_to(clone / "world/test")
+    result = subprocess.run(
+        [sys.executable, "-m", "pipeline_lib", "doctor"], cwd=clone, env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert result.returncode == 2
+    assert "which overlaps with `task.labelled`" in result.stderr

@@ -38,12 +38,12 @@ def test_a_csv_file_may_say_which_classes_a_prompt_shows(tmp_path: Path) -> None
         ("captions.txt", b"a shoe\n\xff\n", "expected text in UTF-8, found other bytes at 7"),
         ("captions.csv", b"text,classes\na,\n", "expected the columns prompt or prompt,classes, found text,classes"),
         ("captions.csv", b"prompt,classes\na shoe,sneaker\n,bag\n", r"captions\.csv:3: an empty prompt"),
-        ("captions.csv", b"prompt,classes\na shoe,snaeker\n", r"captions\.csv:2: no class 'snaeker'"),
-        ("captions.csv", b"prompt,classes\na shoe,10\n", r"captions\.csv:2: no class '10'"),
+        ("captions.csv", b"prompt,classes\na shoe,snaeker\n", r"captions\.csv:2: 'snaeker' is no class"),
+        ("captions.csv", b"prompt,classes\na shoe,10\n", r"captions\.csv:2: '10' is no class"),
         ("captions.csv", b"prompt,classes\nshoes,sneaker;sneaker\n", r"captions\.csv:2: a class is named twice"),
         ("captions.csv", b"classes\nsneaker\n", "expected the columns prompt or prompt,classes, found classes"),
         ("captions.csv", b'prompt\n"a\nshoe"\n', r"captions\.csv:3: a line break or tab in the prompt"),
-        ("captions.csv", b"prompt,classes\na shoe,%s\n" % (b"9" * 5000), "no class '999"),
+        ("captions.csv", b"prompt,classes\na shoe,%s\n" % (b"9" * 5000), "' is no class"),
         ("captions.txt", b"a shoe\na\x0bbag\n", r"captions\.txt:2: found the control character U\+000B"),
         ("captions.txt", b"a\tshoe\n", r"captions\.txt:1: a tab in the prompt"),
         ("captions.txt", b"\n\n", "no captions"),
@@ -75,7 +75,7 @@ def test_a_synset_may_stand_for_a_class(tmp_path: Path) -> None:
 def test_a_name_of_two_classes_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "captions.csv"
     path.write_text("prompt,classes\na crane,crane\n")
-    with pytest.raises(InputError, match="'crane' is the name of the classes 0, 1; write an index"):
+    with pytest.raises(InputError, match="'crane' is any of the classes 0, 1; expected an index"):
         read_captions(path, [ClassName("crane", "a bird"), ClassName("crane", "a machine")])
     path.write_text("prompt,classes\na crane,1\n")
     assert read_captions(path, [ClassName("crane", ""), ClassName("crane", "")]) == [Caption("a crane", [1])]
