@@ -6,14 +6,14 @@ from typing import Annotated
 import typer
 
 from pipeline_lib.artifacts.files import atomic
-from pipeline_lib.command import guarded
+from pipeline_lib.command import Group, guarded
 from pipeline_lib.commands import bench, classifier, doctor, lineage, signing
 from pipeline_lib.errors import InputError
 from pipeline_lib.params import everything as presets
 from pipeline_lib.params.base import PARAMS_FILE
 from pipeline_lib.params.everything import preset_names
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(cls=Group, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
 
 @app.command()

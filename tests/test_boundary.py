@@ -129,6 +129,36 @@ def test_what_is_shown_is_short() -> None:
     assert printable("a\u00e9\u4e2d b") == "a\u00e9\u4e2d b"
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["pipeline_lib", "nothing"], "No such command"),
+        (["pipeline_lib", "preset"], "Missing argument 'name'"),
+        (["pipeline_lib", "import-classifier", "x", "--classes", "0", "--into", "y"], "'--classes': 0 is not in"),
+        (["pipeline_lib", "import-classifier", "x", "--size", "x"], "'--size'"),
+        (["pipeline_lib", "import-classifier", "x", "--si\nze"], "No such option: --si"),
+        (["pipeline_lib", "bench", "nothing"], "No such command"),
+        (["pipeline_lib", "nothing" * 1000], "No such command"),
+        (["stages.calibrate", "noise", "resnet", "--images", "x"], "Invalid value for '--images'"),
+        (["stages.calibrate", "noise", "resnet"], "Missing option '--images'"),
+        (["stages.prompts"], "Missing argument 'recipe'"),
+        (["stages.prompts", "a", "b"], "unexpected extra argument"),
+    ],
+)
+def test_a_wrong_command_line(command: list[str], said: str, tmp_path: Path) -> None:
+    finished = run(tmp_path, *command)
+    assert finished.returncode == 2
+    assert said in the_error(finished)
+    assert "--help` lists" in finished.stderr and len(finished.stderr) < 600
+
+
+@pytest.mark.parametrize("command", ["pipeline_lib --help", "pipeline_lib bench", "stages.prompts --help"])
+def test_help_is_no_error(command: str, tmp_path: Path) -> None:
+    finished = run(tmp_path, *command.split(), stdout=str(tmp_path / "out"))
+    assert finished.returncode == (0 if "--help" in command else 2)
+    assert not finished.stderr and "Usage" in (tmp_path / "out").read_text()
+
+
 def test_output_that_cannot_be_written(workspace: Path) -> None:
     (workspace / "params.yaml").unlink()
     finished = run(workspace, "pipeline_lib", "preset", "default", stdout="/dev/full")

@@ -43,18 +43,25 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 
 def install(source: Path, destination: Path) -> None:
-    """Move a finished directory to its final name, in place of what stands there."""
+    """Move a finished directory to its final name, in place of the directory that stands there.
+
+    Raises:
+        InputError: what stands there is a link or a file, which is left as it is.
+    """
+    if destination.is_symlink() or (destination.exists() and not destination.is_dir()):
+        kind = "a link" if destination.is_symlink() else "a file"
+        raise InputError(f"{destination}: expected a folder or nothing, found {kind}; move it elsewhere and run again")
     destination.parent.mkdir(parents=True, exist_ok=True)
     arriving = destination.with_name(f".{destination.name}.arriving")
     shutil.rmtree(arriving, ignore_errors=True)
     try:
         shutil.move(source, arriving)  # copies from another file system, where the disk may be full
+        if destination.exists():
+            shutil.rmtree(destination)
+        arriving.rename(destination)
     except OSError:
         shutil.rmtree(arriving, ignore_errors=True)
         raise
-    if destination.exists():
-        shutil.rmtree(destination)
-    arriving.rename(destination)
     sync(destination.parent)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline_lib.command import guarded
-from pipeline_lib.errors import InputError
+from pipeline_lib.errors import InputError, reading, shown
 
 app = typer.Typer()
 
@@ -51,14 +51,13 @@ def _numbers(option: str, text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise InputError(f"{option}: expected numbers with commas between, as 0.5,0.5,0.5; found {text!r}") from None
+        expected = "numbers with commas between, as 0.5,0.5,0.5"
+        raise InputError(f"{option}: expected {expected}; found {shown(text)}") from None
 
 
 def _object(option: str, text: str) -> dict[str, Any]:
-    try:
+    with reading(option, "a JSON object", "write one, such as '{\"patch_size\": 8}'"):
         value = json.loads(text)
-    except json.JSONDecodeError:
-        value = None
     if not isinstance(value, dict):
-        raise InputError(f"{option}: expected a JSON object, found {text!r}")
+        raise InputError(f"{option}: expected a JSON object, found {shown(text)}")
     return value

@@ -1,13 +1,10 @@
 """A classifier's folder from a checkpoint as training wrote it. What is assumed on the way is said."""
 
-import argparse
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import timm
 import torch
 from huggingface_hub import hf_hub_download
@@ -16,28 +13,27 @@ from torch import Tensor, nn
 
 from pipeline_lib.artifacts.files import atomic_directory, sha256
 from pipeline_lib.artifacts.records import read_json, write_json
-from pipeline_lib.errors import InputError
+from pipeline_lib.commands.checkpoint_file import read_state
+from pipeline_lib.errors import InputError, one_line
+from pipeline_lib.errors import shown as brief
 from pipeline_lib.models.card import CARD, WEIGHTS, Card, Preprocessing, as_preprocessing
 from pipeline_lib.models.classifier import build, check_known
 from pipeline_lib.models.weights import (
     FLOATS,
     check_finite,
+    check_floats,
     check_runs,
     difference,
     likely_prefix,
     load_weights,
-    read_tensors,
     shown,
+    whole_prefixes,
 )
 from pipeline_lib.params.base import validate
+from pipeline_lib.params.names import name as as_name
 
 HUB = "hf-hub:"
-PICKLES = (".pth", ".pth.tar", ".bin", ".pt", ".ckpt")
-ENTRIES = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict", "model_state")  # timm's order
 WRAPPERS = ("module.", "model.", "_orig_mod.")
-# Besides tensors, what training writes beside them: timm its arguments, others figures of numpy. None of it runs code.
-PLAIN: list[Any] = [argparse.Namespace, np.dtype, np.float64, *map(type, map(np.dtype, ("f4", "f8", "i4", "i8")))]
-PLAIN += [(np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
 
 
 @dataclass(frozen=True)
@@ -57,8 +53,7 @@ def import_classifier(origin: Origin, into: Path) -> Iterator[str]:
     Raises:
         InputError: the file is unreadable or of another network, or the folder is not empty.
     """
-    if into.exists() and (not into.is_dir() or any(into.iterdir())):
-        raise InputError(f"{into}: expected a new folder for the classifier, or an empty one; name another with --into")
+    _check_new(into)
     name = origin.timm or origin.file
     architecture, arguments, pretrained_cfg = _architecture(name)
     arguments |= origin.arguments
@@ -68,15 +63,19 @@ def import_classifier(origin: Origin, into: Path) -> Iterator[str]:
         arguments.setdefault("in_chans", channels)
     if pretrained_cfg.get("fixed_input_size") and size != pretrained_cfg["input_size"][1]:
         arguments.setdefault("img_size", size)
-    card = Card(timm=architecture, arguments=arguments, num_classes=origin.classes, preprocessing=preprocessing)
-    state, said = _state(origin.file)
-    yield from said
-    prefix = _prefix(state, build(card, into / CARD).state_dict())
+    values = {"timm": architecture, "arguments": arguments, "num_classes": origin.classes}
+    card = validate(Card, {**values, "preprocessing": preprocessing.model_dump()}, "", Path("options"))
+    needed = build(card, Path("options")).state_dict()
+    path = _from_hub(origin.file, [WEIGHTS, "pytorch_model.bin"]) if origin.file.startswith(HUB) else Path(origin.file)
+    state, said = read_state(path, needed)
+    yield from [f"weights of {path}", *said]
+    prefix = _prefix(state, needed, path)
     if prefix:
         others = [key for key in state if not key.startswith(prefix)]
         left = f"; {len(others)} others are not used, first {shown(others[0])}" if others else ""
         yield f"prefix {prefix!r} taken off {len(state) - len(others)} names{left}"
     state = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+    check_floats(state, needed, origin.file)
     network = _network(card, state, origin.file)
     yield from _filtered(network, state, architecture)
     if any(tensor.dtype in FLOATS and tensor.dtype != torch.float32 for tensor in state.values()):
@@ -95,6 +94,16 @@ def import_classifier(origin: Origin, into: Path) -> Iterator[str]:
     yield f"{into}: {architecture} of {origin.classes} classes, SHA-256 {str(pinned.sha256)[:12]}"
 
 
+def _check_new(into: Path) -> None:
+    """Stop unless a folder can be made there that `axes.models` can name."""
+    if into.is_symlink() or (into.exists() and (not into.is_dir() or any(into.iterdir()))):
+        raise InputError(f"{into}: expected a new folder for the classifier, or an empty one; name another with --into")
+    try:
+        as_name(into.name)
+    except ValueError as error:
+        raise InputError(f"--into {into}: `axes.models` could not name this folder; {error}") from None
+
+
 def _architecture(name: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Timm's name without tag, arguments, and what timm calls its pretrained_cfg; empty where it has none."""
     if name.startswith(HUB):
@@ -104,7 +113,10 @@ def _architecture(name: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
         if not isinstance(config.get("architecture"), str) or not isinstance(pretrained_cfg, dict):
             raise InputError(f"{path}: expected timm's config.json with an `architecture`; {name} is no model of timm")
         arguments = {key: value for key, value in (config.get("model_args") or {}).items() if key != "num_classes"}
-        channels, *sides = pretrained_cfg.get("input_size", [3, 224, 224])
+        size = pretrained_cfg.get("input_size", [3, 224, 224])
+        if not isinstance(size, list) or len(size) != 3:
+            raise InputError(f"{path}: expected an `input_size` such as [3, 224, 224], found {brief(size)}")
+        channels, *sides = size
         sides = [arguments["img_size"]] * 2 if isinstance(arguments.get("img_size"), int) else sides
         pretrained_cfg["input_size"] = [arguments.get("in_chans", channels), *sides]
         return config["architecture"], arguments, pretrained_cfg
@@ -137,56 +149,6 @@ def _preprocessing(
     return as_preprocessing(pretrained_cfg, f"{name} of timm, and the options", **changes)
 
 
-def _state(file: str) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors of a checkpoint by name, and what was taken for them."""
-    path = _from_hub(file, [WEIGHTS, "pytorch_model.bin"]) if file.startswith(HUB) else Path(file)
-    said = [f"weights of {path}"]
-    if path.name.endswith(".safetensors"):
-        found: Any = read_tensors(path, "take a whole copy of it")
-    elif path.name.endswith(PICKLES):
-        found = _unpickled(path)
-    else:
-        raise InputError(f"{path}: expected weights in a .safetensors or a {', '.join(PICKLES)}, found another name")
-    entries = [key for key in ENTRIES if isinstance(found, Mapping) and isinstance(found.get(key), Mapping)]
-    if entries:
-        found = found[entries[0]]
-        others = f", not {', '.join(entries[1:])}" if entries[1:] else ""
-        average = ", the moving average" if "ema" in entries[0] else ""
-        said.append(f"entry `{entries[0]}`{average}{others}")
-    entry = found if isinstance(found, Mapping) else {}
-    tensors = {str(key): value for key, value in entry.items() if isinstance(value, Tensor)}
-    if not tensors:
-        kind = (
-            f"a dict of {', '.join(shown(str(key)) for key in list(found)[:5])}"
-            if isinstance(found, Mapping)
-            else type(found).__name__
-        )
-        raise InputError(f"{path}: expected tensors by name, or those in an entry {', '.join(ENTRIES)}; found {kind}")
-    for key, tensor in tensors.items():
-        if key.endswith("weight") and tensor.dtype not in FLOATS:
-            raise InputError(f"{path}: {shown(key)} is of {tensor.dtype}; expected the float network")
-    unused = [str(key) for key in entry if str(key) not in tensors]
-    return tensors, [*said, f"not tensors, and not used: {', '.join(map(shown, unused))}"] if unused else said
-
-
-def _unpickled(path: Path) -> Any:
-    """What a checkpoint of torch holds, read without running code of it."""
-    try:
-        with torch.serialization.safe_globals(PLAIN):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of any kind, by what the damage hits
-        text = " ".join(str(error).split())
-        code = re.search(r"Unsupported (?:global|class|operand)[ :]+(?:GLOBAL )?([A-Za-z_]\w*(?:\.\w+)+)", text)
-        if code is None:
-            why = text[:200] or type(error).__name__
-            raise InputError(f"{path}: unreadable, no whole checkpoint of torch ({why})") from None
-        raise InputError(
-            f"{path}: a pickle that names {code[1]}, code that is not run here, for it could be anything; where you "
-            "trust the file, write its tensors alone: `torch.save(network.state_dict(), 'weights.pth')` of the network "
-            "that `torch.load(FILE, weights_only=False)` gives"
-        ) from None
-
-
 def _from_hub(name: str, files: list[str]) -> Path:
     """The first of the files that a repository has, from the hub's cache or downloaded."""
     repository, _, revision = name.removeprefix(HUB).partition("@")
@@ -195,12 +157,21 @@ def _from_hub(name: str, files: list[str]) -> Path:
         try:
             return Path(hf_hub_download(repository, file, revision=revision or None))
         except (OSError, ValueError) as error:
-            why = why or " ".join(str(error).split())
+            why = why or one_line(error)
     raise InputError(f"{name}: cannot fetch {' or '.join(files)}: {why}")
 
 
-def _prefix(state: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> str:
+def _prefix(state: Mapping[str, Tensor], needed: Mapping[str, Tensor], path: Path) -> str:
     """What wrappers put before the names: seen by the names that are needed, or else peeled where most have it."""
+    whole = whole_prefixes(state, needed)
+    if len(whole) > 1:
+        found = ", ".join(repr(prefix) for prefix in whole)
+        raise InputError(
+            f"{path}: {len(whole)} whole networks, under the prefixes {found}; keep one of them: write a file of the "
+            "tensors whose names begin with its prefix"
+        )
+    if whole:
+        return whole[0]
     prefix, matches = likely_prefix(state, needed)
     if matches * 2 > len(needed):
         return prefix
@@ -231,9 +202,8 @@ def _network(card: Card, state: dict[str, Tensor], file: str) -> nn.Module:
         bare = build(card, Path(file))
         if state.keys() == bare.state_dict().keys():
             load_weights(bare, state, file)
-        text = " ".join(str(error).split())[:300]
         names = difference(state.keys(), bare.state_dict().keys())
-        raise InputError(f"{file}: these are not weights of {card.timm}: {names or text}") from None
+        raise InputError(f"{file}: these are not weights of {card.timm}: {names or one_line(error)}") from None
     return network.eval().requires_grad_(False)
 
 

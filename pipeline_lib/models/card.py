@@ -60,13 +60,21 @@ def _of_timm(name: str) -> str:
     return name
 
 
+def _of_grey_or_colours(arguments: dict[str, Any]) -> dict[str, Any]:
+    channels = arguments.get("in_chans", 3)
+    if type(channels) is not int or channels not in (1, 3):
+        raise PydanticCustomError("channels", "expected an `in_chans` of 3, or of 1 for grey images")
+    return arguments
+
+
 class Card(Section):
     """model.json: how to build the network, where its weights are, what images it expects."""
 
     timm: Annotated[
         str, AfterValidator(_of_timm)
     ]  # name in timm, with the tag of its weights if they come from the hub
-    arguments: dict[str, Any] = Field(default_factory=dict)  # more arguments of timm.create_model
+    # More arguments of timm.create_model.
+    arguments: Annotated[dict[str, Any], AfterValidator(_of_grey_or_colours)] = Field(default_factory=dict)
     num_classes: Count
     preprocessing: Preprocessing | None = None  # null: timm's, of the weights that the tag names
     test_accuracy: float | None = None  # top-1, percent

@@ -10,7 +10,7 @@ import torch
 from huggingface_hub import hf_hub_download
 
 from pipeline_lib.artifacts.files import sha256
-from pipeline_lib.errors import InputError
+from pipeline_lib.errors import InputError, one_line, shown
 from pipeline_lib.models.card import CARD, WEIGHTS, Card, read_card, resolve_data_config
 from pipeline_lib.models.weights import check_finite, check_runs, load_weights, read_tensors
 
@@ -41,7 +41,7 @@ def build(card: Card, where: Path, *, weights: Path | None = None) -> torch.nn.M
     try:
         network = timm.create_model(card.timm, num_classes=card.num_classes, **arguments)
     except Exception as error:  # of any kind: a wrong argument fails wherever it is used
-        raise InputError(f"{where}: timm cannot build {card.timm!r}: {' '.join(str(error).split())}") from None
+        raise InputError(f"{where}: timm cannot build {card.timm!r}: {_of_torch(error)}") from None
     frozen: torch.nn.Module = network.eval().requires_grad_(False)
     return frozen
 
@@ -55,7 +55,7 @@ def check_known(name: str, where: Path | str) -> None:
     base = name.split(".")[0]
     if not timm.is_model(base):
         close = difflib.get_close_matches(base, timm.list_models(), 3)
-        raise InputError(f"{where}: timm has no model {base!r}; close names: {', '.join(close) or 'none'}")
+        raise InputError(f"{where}: timm has no model {shown(base)}; close names: {', '.join(close) or 'none'}")
 
 
 def load_classifier(folder: Path) -> Classifier:
@@ -103,8 +103,13 @@ def fetch(name: str, revision: str | None) -> tuple[Path, str]:
         path = Path(hf_hub_download(config.hf_hub_id, WEIGHTS, revision=revision))
     except (OSError, ValueError) as error:
         where = f"{config.hf_hub_id} at {revision or 'its main branch'}"
-        raise InputError(f"{where}: cannot fetch {WEIGHTS}: {' '.join(str(error).split())}") from None
+        raise InputError(f"{where}: cannot fetch {WEIGHTS}: {one_line(error)}") from None
     return path, path.parent.name  # the cache has a folder a commit
+
+
+def _of_torch(error: Exception) -> str:
+    """What an error says, without the frames of C++ that torch puts behind it."""
+    return one_line(ValueError(str(error).partition("Exception raised from")[0] or type(error).__name__))
 
 
 def _check_digest(path: Path, card: Card) -> None:

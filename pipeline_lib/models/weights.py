@@ -5,11 +5,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline_lib.errors import InputError
+from pipeline_lib.errors import InputError, one_line, reading
 from pipeline_lib.reads import checked
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -21,11 +20,24 @@ def read_tensors(path: Path, remedy: str) -> dict[str, Tensor]:
     Raises:
         InputError: the file is absent, cut short, or no safetensors file.
     """
-    try:
-        tensors: dict[str, Tensor] = load_file(checked(path))
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError, MemoryError) as error:
-        raise InputError(f"{path}: unreadable, no whole safetensors file ({_line(error)}); {remedy}") from None
+    with reading(path, "a whole safetensors file", remedy):
+        with path.open("rb") as file:
+            check_pointer(path, file.read(256))
+        try:
+            tensors: dict[str, Tensor] = load_file(checked(path))
+        except MemoryError as error:  # of a header that claims more than there is
+            raise ValueError(one_line(error)) from None
     return tensors
+
+
+def check_pointer(path: Path, head: bytes) -> None:
+    """Stop at what Git LFS leaves in place of a file that it has not fetched. `head` is how the file begins.
+
+    Raises:
+        InputError: it is such a pointer.
+    """
+    if head.startswith(b"version https://git-lfs"):
+        raise InputError(f"{path}: expected weights, found the pointer to them of Git LFS; `git lfs pull` fetches them")
 
 
 def load_weights(network: nn.Module, state: Mapping[str, Tensor], where: str | Path) -> None:
@@ -39,10 +51,20 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], where: str | P
         raise InputError(f"{where}: {difference(state.keys(), needed.keys())}")
     for name, tensor in state.items():
         _check_shape(network, name, tensor, needed[name], where)
-        if needed[name].is_floating_point() and tensor.dtype not in FLOATS:
-            raise InputError(f"{where}: {name} is of {tensor.dtype}; expected floats, of 16 bits or more")
+    check_floats(state, needed, where)
     network.load_state_dict(state)
     check_finite(network, where)
+
+
+def check_floats(state: Mapping[str, Tensor], needed: Mapping[str, Tensor], where: str | Path) -> None:
+    """Whether what the network computes with are floats, which no conversion would change.
+
+    Raises:
+        InputError: one is not; the first is named.
+    """
+    for name, tensor in state.items():
+        if name in needed and needed[name].is_floating_point() and tensor.dtype not in FLOATS:
+            raise InputError(f"{where}: {shown(name)} is of {tensor.dtype}; expected floats, of 16 bits or more")
 
 
 def check_finite(network: nn.Module, where: str | Path) -> None:
@@ -69,7 +91,7 @@ def check_runs(network: nn.Module, input_size: list[int], num_classes: int, wher
         logits = network(image)
     except Exception as error:  # of any kind: timm checks its inputs by assertions, others as it happens
         raise InputError(
-            f"{where}: the network cannot take an image of {input_size} ({_line(error)}); `input_size` in "
+            f"{where}: the network cannot take an image of {input_size} ({one_line(error)}); `input_size` in "
             "`preprocessing` is that, and `img_size` in `arguments` what some networks are built for"
         ) from None
     if not isinstance(logits, Tensor) or tuple(logits.shape) != (1, num_classes):
@@ -116,19 +138,29 @@ def likely_prefix(found: Collection[str], needed: Collection[str]) -> tuple[str,
     return counts.most_common(1)[0]
 
 
+def whole_prefixes(found: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> list[str]:
+    """Every prefix under which all of the needed tensors are found, of the shapes that are needed."""
+    one = next(iter(needed))
+    prefixes = [name.removesuffix(one) for name, tensor in found.items() if name.endswith(one)]
+    return [
+        prefix
+        for prefix in prefixes
+        if (not prefix or prefix.endswith("."))
+        and all(
+            prefix + name in found and found[prefix + name].shape == tensor.shape for name, tensor in needed.items()
+        )
+    ]
+
+
 def _check_shape(network: nn.Module, name: str, tensor: Tensor, needed: Tensor, where: str | Path) -> None:
     found, expected = tuple(tensor.shape), tuple(needed.shape)
     if found == expected:
         return
     heads = (getattr(network, "pretrained_cfg", None) or {}).get("classifier") or ()
     is_head = name.rpartition(".")[0] in ((heads,) if isinstance(heads, str) else heads)
-    if is_head and found[1:] == expected[1:]:
+    if is_head and len(found) == len(expected) and found[1:] == expected[1:]:
         raise InputError(
             f"{where}: {name} is for {found[0]} classes, but the network for {expected[0]}; `num_classes` in "
             "model.json (--classes of import-classifier) is the number"
         )
     raise InputError(f"{where}: {name}: the network of model.json has {expected}, the checkpoint {found}")
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_lib.artifacts.hub import components, locate, pipeline_class
-from pipeline_lib.errors import InputError
+from pipeline_lib.errors import InputError, one_line, shown
 from pipeline_lib.params.prompts import PromptRecipe
 from pipeline_lib.progress import notice
 
@@ -100,10 +100,14 @@ def load_tokenizers(generator: Path) -> list[Tokenizer]:
             raise
         except Exception as error:  # tokenizers and transformers raise all sorts for files that are damaged
             raise InputError(
-                f"{generator}: cannot load {name} ({kind}), which counts the tokens of prompts: "
-                f"{' '.join(str(error).split())}"
+                f"{generator}: cannot load {name} ({kind}), which counts the tokens of prompts: {one_line(error)}"
             ) from None
         limit = tokenizer.model_max_length
+        if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit >= 1:
+            raise InputError(
+                f"{generator}: expected a number of tokens as `model_max_length` in {name}/tokenizer_config.json, "
+                f"found {shown(limit)}; write that of the text encoder, 77 in CLIP"
+            )
         if kind.startswith("CLIP"):
             if limit > UNLIMITED:
                 raise InputError(

@@ -57,8 +57,14 @@ def read_vocabulary(path: Path) -> list[ClassName]:
         classes.append(entry)
     repeated = _repeated(classes)
     if repeated:
-        notice(f"{path}: names of several classes, which are told apart by their indices: {repeated}")
+        _say_once(f"{path}: names of several classes, which are told apart by their indices: {repeated}")
     return classes
+
+
+@cache
+def _say_once(text: str) -> None:
+    """In a process, which may read a list for its classes and again for its words."""
+    notice(text)
 
 
 def _entry(where: str, row: dict[str, str]) -> ClassName:

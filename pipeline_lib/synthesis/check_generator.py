@@ -11,12 +11,14 @@ import transformers
 
 from pipeline_lib.artifacts.hub import SAFETY_CHECK, components, locate, pipeline_class
 from pipeline_lib.artifacts.records import read_json
-from pipeline_lib.errors import InputError
+from pipeline_lib.errors import InputError, one_line, shown
 from pipeline_lib.params.synthesize import Synthesize
 from pipeline_lib.synthesis.schedulers import scheduler_class
 from pipeline_lib.synthesis.weights import networks, weights_variant
 
 ARGUMENTS = {"prompt", "num_inference_steps", "guidance_scale", "height", "width", "generator", "output_type"}
+MOST_BLOCKS = 16  # of an autoencoder; those that there are have up to 6
+LARGEST = 65_536  # channels, or pixels a side
 LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
 
 
@@ -48,7 +50,13 @@ def check_generator(folder: Path, params: Synthesize) -> list[str]:
     configs = {name: _config(folder, name) for name in used}
     half = weights_variant(folder, names, params.dtype) if revision is None else None
     if params.scheduler != "default":
-        own = getattr(diffusers, used["scheduler"][1])
+        library, component = used.get("scheduler", ("", ""))
+        if library != "diffusers":
+            raise InputError(
+                f"{folder}: model_index.json names no `scheduler` of diffusers, which another could replace; set "
+                "`synthesize.scheduler` in params.yaml to default"
+            )
+        own = getattr(diffusers, component)
         scheduler_class(params.scheduler, own, configs["scheduler"])
     _check_fit(folder, configs)
     facts = [f"{kind} of {', '.join(names)}" + ("; weights of half precision (fp16)" if half else "")]
@@ -80,7 +88,7 @@ def _pipeline(folder: Path) -> str:
     except (AttributeError, ImportError) as error:
         raise InputError(
             f"{folder}: model_index.json names the pipeline {name}, which diffusers {diffusers.__version__} does not "
-            f"have: {' '.join(str(error).split())}"
+            f"have: {one_line(error)}"
         ) from None
     absent = sorted(ARGUMENTS - accepts)
     if absent or {"image", "strength"} <= accepts:
@@ -121,20 +129,64 @@ def _check_size(folder: Path, configs: dict[str, dict[str, Any]], size: int) -> 
     The pipelines of diffusers refuse sizes that are no multiples of 8, and render another size, without a word, where
     it is none of the pixels of a latent or of a patch of them.
     """
-    vae, denoiser = configs.get("vae", {}), configs.get("unet") or configs.get("transformer", {})
-    blocks = vae.get("block_out_channels") or vae.get("encoder_block_out_channels")
-    if not isinstance(blocks, list):
+    pixels = _pixels_of_a_latent(folder, configs)
+    if pixels is None:
         return [f"{folder}: whether an image_size of {size} fits cannot be said: vae/config.json names no blocks"]
-    pixels = 2 ** (len(blocks) - 1)  # of a latent, a side
-    packed = denoiser.get("in_channels") == 4 * vae.get("latent_channels", 0)  # latents in patches of 2x2, as in Flux
-    patch = 2 if packed else denoiser.get("patch_size", 1)
-    multiple = math.lcm(8, pixels * patch) if isinstance(patch, int) else 8
+    name, denoiser = _denoiser(configs)
+    packed = denoiser.get("in_channels") == 4 * (_whole(folder, "vae", configs, "latent_channels") or 0)  # as in Flux
+    patch = 2 if packed else _whole(folder, name, configs, "patch_size") or 1
+    multiple = math.lcm(8, pixels * patch)
     if size % multiple:
         raise InputError(
             f"params.yaml: `synthesize.image_size` is {size}; the generator at {folder} renders multiples of "
             f"{multiple}, such as {max(multiple, size // multiple * multiple)}"
         )
-    trained = denoiser.get("sample_size")
-    if isinstance(trained, int) and trained * pixels != size:
-        return [f"images of {size} pixels a side; it was trained on {trained * pixels}, other sizes may look worse"]
+    trained = _trained_size(folder, configs)
+    if trained is not None and trained != size:
+        return [f"images of {size} pixels a side; it was trained on {trained}, other sizes may look worse"]
     return [f"images of {size} pixels a side"]
+
+
+def trained_size(folder: Path) -> int | None:
+    """Pixels a side of the images that a generator in a folder was trained on, if its configuration says so.
+
+    Raises:
+        InputError: a configuration cannot be read, or has a number that is out of range.
+    """
+    return _trained_size(folder, {name: _config(folder, name) for name in components(folder)})
+
+
+def _trained_size(folder: Path, configs: dict[str, dict[str, Any]]) -> int | None:
+    latents = _whole(folder, _denoiser(configs)[0], configs, "sample_size")
+    pixels = _pixels_of_a_latent(folder, configs)
+    return latents * pixels if latents is not None and pixels is not None else None
+
+
+def _denoiser(configs: dict[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
+    name = "unet" if configs.get("unet") else "transformer"
+    return name, configs.get(name, {})
+
+
+def _pixels_of_a_latent(folder: Path, configs: dict[str, dict[str, Any]]) -> int | None:
+    """A side: every block but the last halves it."""
+    vae = configs.get("vae", {})
+    blocks = vae.get("block_out_channels") or vae.get("encoder_block_out_channels")
+    if not isinstance(blocks, list):
+        return None
+    if len(blocks) > MOST_BLOCKS:
+        raise InputError(
+            f"{folder}: expected at most {MOST_BLOCKS} blocks in vae/config.json, found {len(blocks)}; "
+            "copy the file that came with the generator"
+        )
+    return int(2 ** (len(blocks) - 1))
+
+
+def _whole(folder: Path, name: str, configs: dict[str, dict[str, Any]], key: str) -> int | None:
+    """A number of a configuration; None where it has none, or more than one."""
+    value = configs.get(name, {}).get(key)
+    if isinstance(value, bool | str | float) or (isinstance(value, int) and not 1 <= value <= LARGEST):
+        raise InputError(
+            f"{folder}: expected `{key}` in {name}/config.json to be a whole number from 1 to {LARGEST}, found "
+            f"{shown(value)}; copy the file that came with the generator"
+        )
+    return value if isinstance(value, int) else None

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import pickle
 import subprocess
 import sys
 from collections import OrderedDict
@@ -95,6 +96,14 @@ WRITTEN = {  # what a checkpoint holds, and what is said of it
         {"model": others(STATE), "model_ema": with_prefix("module.", STATE) | {"n_averaged": torch.tensor(5)}},
         "entry `model_ema`, the moving average, not model",
     ),
+    "model_and_ema.pth": ({"model": STATE, "ema": others(STATE)}, "entry `model`, not ema"),
+    "nested.pth": ({"callbacks": {"EMA": {"state": STATE}}, "epoch": 3}, "entry `callbacks.EMA.state`"),
+    "only_ema.pth": ({"ema": STATE, "discriminator": {"w": torch.ones(3)}}, "entry `ema`, the moving average"),
+    "beside.pth": (STATE | {"ema": others(STATE)}, "the tensors that are in no entry, not ema"),
+    "teacher.pth": (
+        with_prefix("student.", STATE) | {"teacher.fc.weight": torch.ones(3)},
+        "1 others are not used, first teacher.fc.weight",
+    ),
     "half.pth": ({name: t.half() if t.is_floating_point() else t for name, t in STATE.items()}, "stored as float32"),
 }
 
@@ -127,6 +136,16 @@ def refused(capfd: pytest.CaptureFixture[str], into: Path, *arguments: object) -
     return err
 
 
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
+
+
+class Dangerous:
+    """What calls the system where it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.system, ("touch called",)
+
+
 class Trained(torch.nn.Linear):
     """A class of the user's own."""
 
@@ -146,9 +165,12 @@ def test_what_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> N
         return refused(capfd, into, *options)
 
     assert "names test_import_classifier.Trained, code that is not run here" in said(Trained(2, 2))
-    assert "unreadable" in said(b"")
-    assert "unreadable" in said(b"no pickle at all")
-    assert "unreadable, no whole safetensors file" in said(b"12345", "cut.safetensors")
+    assert "found 0 bytes of another kind" in said(b"")
+    assert "found 16 bytes of another kind" in said(b"no pickle at all")
+    assert "found a pickle of something else" in said(pickle.dumps({"fc.bias": [1.0]}))
+    assert "`git lfs pull` fetches them" in said(POINTER)
+    assert "`git lfs pull` fetches them" in said(POINTER, "pointer.safetensors")
+    assert "not a whole safetensors file" in said(b"12345", "cut.safetensors")
     assert "found another name" in said(b"", "weights.h5")
     assert "found a dict of epoch" in said({"epoch": 3})
     assert "found Tensor" in said(torch.ones(3))
@@ -167,12 +189,88 @@ def test_what_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> N
     assert "`preprocessing.interpolation` is 'random'" in said(STATE, interpolation="random")
     assert "expected numbers with commas between" in said(STATE, std="a,b")
     assert "expected a JSON object" in said(STATE, arguments="[]")
+    assert "--arguments: not a JSON object (Exceeds the limit" in said(STATE, arguments='{"a":1' + "0" * 5000 + "}")
+    assert "--arguments: not a JSON object (nested too deeply)" in said(STATE, arguments="[" * 100_000)
     assert "timm cannot build 'resnet18'" in said(STATE, arguments='{"stair": 3}')
-    assert "unreadable" in refused(capfd, into, *options_of_tiny(tmp_path / "absent.pth", into))
+    assert "timm cannot build 'resnet18': " in said(STATE, arguments='{"output_stride": 0}')
+    assert "is 0; input should be" in said(STATE, arguments='{"in_chans": 0}')
+    assert "`num_classes` is 1000000000000" in said(STATE, classes=10**22)
+    assert len(said(STATE, timm="x" * 5000)) < 500
+    assert "fc.bias: the network of model.json has (10,), the checkpoint ()" in said(
+        STATE | {"fc.bias": torch.tensor(1.0)}
+    )
+    assert "fc.bias is of torch.complex64" in said(STATE | {"fc.bias": torch.ones(10).cfloat()})
+    assert "fc.weight has no plain values" in said(STATE | {"fc.weight": STATE["fc.weight"].to_sparse()})
+    for name in ("absent.pth", "absent.safetensors"):
+        assert f"{name}: not found" in refused(capfd, into, *options_of_tiny(tmp_path / name, into))
     assert "--timm: expected" in refused(capfd, into, "weights.pth", "--classes", 10, "--into", into)
     into.mkdir()
     (into / "notes.txt").write_text("mine")
     assert "expected a new folder" in said(STATE)
+
+
+def test_a_pickle_that_would_run_code(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """In either format of torch. Nobody is told to run it."""
+    into = tmp_path / "out/mine"
+    for zipped in (True, False):
+        torch.save(STATE | {"x": Dangerous()}, tmp_path / "weights.pth", _use_new_zipfile_serialization=zipped)
+        error = refused(capfd, into, *options_of_tiny(tmp_path / "weights.pth", into))
+        assert "a pickle that names posix.system, code that is not run here" in error
+        assert "weights_only" not in error
+    assert not Path("called").exists()
+
+
+def test_a_program_of_torchscript(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    into = tmp_path / "out/mine"
+    torch.jit.trace(network(), torch.ones(1, 3, 32, 32)).save(tmp_path / "weights.pt")
+    assert "a program of TorchScript" in refused(capfd, into, *options_of_tiny(tmp_path / "weights.pt", into))
+
+
+def test_a_byte_that_changed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file, into = tmp_path / "weights.pth", tmp_path / "out/mine"
+    torch.save(STATE, file)
+    whole = file.read_bytes()
+    values = STATE["layer4.0.conv2.weight"].numpy().tobytes()
+    place = whole.index(values) + len(values) // 2
+    file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    assert "is not what its checksum says" in refused(capfd, into, *options_of_tiny(file, into))
+    file.write_bytes(whole[:-1000])
+    assert "not a checkpoint of torch" in refused(capfd, into, *options_of_tiny(file, into))
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (with_prefix("a.", STATE) | with_prefix("b.", others(STATE)), "under the prefixes 'a.', 'b.'"),
+        (with_prefix("student.", STATE) | with_prefix("teacher.", others(STATE)), "'student.', 'teacher.'"),
+        (STATE | with_prefix("ema.", others(STATE)), "under the prefixes '', 'ema.'"),
+        ({"state_dict": with_prefix("a.", STATE) | with_prefix("b.", others(STATE))}, "prefixes 'a.', 'b.'"),
+        ({"generator": STATE, "ema": others(STATE)}, "2 entries hold the whole network, generator, ema"),
+        ({"nets": {"a": STATE, "b": with_prefix("module.", STATE)}}, "whole network, nets.a, nets.b"),
+    ],
+)
+def test_several_networks_are_not_chosen_among(
+    content: object, named: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(content, tmp_path / "weights.pth")
+    into = tmp_path / "out/mine"
+    assert named in refused(capfd, into, *options_of_tiny(tmp_path / "weights.pth", into))
+
+
+@pytest.mark.parametrize("name", ["ResNet 18", "R18", "a.b", "_x", "x" * 60, "\u00e9"])
+def test_a_folder_that_the_axes_could_not_name(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    torch.save(STATE, tmp_path / "weights.pth")
+    into = tmp_path / "out" / name
+    assert "could not name this folder" in refused(capfd, into, *options_of_tiny(tmp_path / "weights.pth", into))
+
+
+@pytest.mark.parametrize("target", ["nothing", "empty"])
+def test_a_link_is_no_new_folder(target: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    torch.save(STATE, tmp_path / "weights.pth")
+    (tmp_path / "out/empty").mkdir(parents=True)
+    into = tmp_path / "out/mine"
+    into.symlink_to(target)
+    assert "expected a new folder" in refused(capfd, into, *options_of_tiny(tmp_path / "weights.pth", into))
 
 
 def test_timm_says_what_is_not_given(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

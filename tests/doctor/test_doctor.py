@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline_lib.__main__ import app
+from pipeline_lib.synthesis.generator import Generator
 from tests.conftest import edit_params, make_classifier, write_idx
 from tests.pictures.writing import put
 
@@ -119,6 +120,46 @@ def test_a_link_that_leads_to_itself_hides_no_other_fault(workspace: Path) -> No
     code, found = consult()
     assert code == 2
     assert [line.split(":")[0] for line in found["FAIL"]] == ["classes", "vit"]
+
+
+def rendered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images each call of the generator renders from now on."""
+    counts: list[int] = []
+    render = Generator.render
+
+    def counted(self: Generator, samples: list, embeddings: object) -> object:
+        counts.append(len(samples))
+        return render(self, samples, embeddings)
+
+    monkeypatch.setattr(Generator, "render", counted)
+    return counts
+
+
+@pytest.mark.parametrize(
+    ("changes", "count", "said"),
+    [
+        ({"image_size": 32}, [1, 4], "an image of 32x32 takes"),
+        ({"image_size": 40}, [], "rendered to try it, for that takes long: `synthesize` asks for 2 steps of 40"),
+        ({"image_size": 8192}, [], "2 steps of 8192 pixels a side"),
+        ({"steps": 1000}, [], "1000 steps of 16 pixels"),
+    ],
+)
+def test_no_image_is_rendered_that_takes_long(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, changes: dict, count: list[int], said: str
+) -> None:
+    edit_params(workspace / "params.yaml", **{f"synthesize.{key}": value for key, value in changes.items()})
+    counts = rendered(monkeypatch)
+    code, found = consult()
+    assert code == 0
+    assert counts == count
+    assert any(said in line for line in found["OK"]), found["OK"]
+
+
+def test_an_image_that_takes_long_is_the_only_one(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline_lib.doctor.generator.PATIENCE", 0.0)
+    counts = rendered(monkeypatch)
+    assert consult()[0] == 0
+    assert counts == [1]
 
 
 def test_all_faults_are_told_at_once(workspace: Path) -> None:

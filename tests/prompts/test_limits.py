@@ -76,6 +76,16 @@ def test_a_stage_refuses_or_records(workspace: Path, stage: Stage, capsys: pytes
         assert [row.get("cut") for row in read_lines(Path(file))] == [None, {"tokens": 82, "read": 77}] * 2
 
 
+@pytest.mark.parametrize("value", ["x", 0, -1, True, [77], {"a": 1}])
+def test_a_limit_that_is_no_number_of_tokens(value: object, tmp_path: Path) -> None:
+    shutil.copytree(FASHION, tmp_path / "generator")
+    config = tmp_path / "generator/tokenizer/tokenizer_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "model_max_length": value}))
+    with pytest.raises(InputError, match="generator: .*tokenizer") as found:
+        load_tokenizers(tmp_path / "generator")
+    assert "\n" not in str(found.value)
+
+
 def test_every_tokenizer_counts(tmp_path: Path) -> None:
     """Stable Diffusion 3 has three: two of CLIP and T5, of which the pipeline reads 256 tokens and T5 itself 512."""
     from tokenizers import Tokenizer as Fast

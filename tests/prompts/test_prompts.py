@@ -159,6 +159,8 @@ def test_repeated_names_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[s
     path.write_text("index,name\n0,crane\n1,bag\n2,crane\n3,crane\n")
     assert [entry.name for entry in read_vocabulary(path)] == ["crane", "bag", "crane", "crane"]
     assert capsys.readouterr().err.strip().endswith("by their indices: crane (0, 2, 3)")
+    read_vocabulary(path)
+    assert not capsys.readouterr().err, "once"
     read_vocabulary(FASHION)
     assert not capsys.readouterr().err
 

@@ -157,6 +157,43 @@ def test_configurations_that_are_not_json(file: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("file", "changes", "said"),
+    [
+        (
+            "unet/config.json",
+            {"patch_size": 0},
+            "`patch_size` in unet/config.json .* from 1 to 65536, found 0",
+        ),
+        ("unet/config.json", {"patch_size": -2}, "found -2"),
+        ("unet/config.json", {"patch_size": 10**400}, "`patch_size` .* found 1000"),
+        ("unet/config.json", {"patch_size": "2"}, "found '2'"),
+        ("unet/config.json", {"sample_size": 0}, "expected `sample_size` in unet/config.json"),
+        ("unet/config.json", {"sample_size": 10**400}, "expected `sample_size` in unet/config.json"),
+        ("vae/config.json", {"latent_channels": "4"}, "expected `latent_channels` in vae/config.json"),
+        ("vae/config.json", {"block_out_channels": [1] * 5000}, "at most 16 blocks in vae/config.json, found 5000"),
+    ],
+)
+def test_numbers_of_a_configuration_that_are_out_of_range(file: str, changes: dict[str, Any], said: str) -> None:
+    edit(file, **changes)
+    with pytest.raises(InputError, match=said) as found:
+        check_generator(FOLDER, params())
+    assert "\n" not in str(found.value) and len(str(found.value)) < 400
+
+
+@pytest.mark.parametrize("value", [None, [8, 8]])
+def test_numbers_of_a_configuration_that_are_not_there(value: object) -> None:
+    edit("unet/config.json", sample_size=value, patch_size=value)
+    assert check_generator(FOLDER, params())[1] == "images of 16 pixels a side"
+    edit("vae/config.json", latent_channels=None)
+    assert check_generator(FOLDER, params())
+
+
+def test_no_scheduler_to_replace() -> None:
+    edit("model_index.json", scheduler=[None, None])
+    refused("names no `scheduler` of diffusers", scheduler="DDIMScheduler")
+
+
+@pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"unet": ["diffusers", "UNet3000"]}, "names unet as UNet3000, which diffusers does not have"),
