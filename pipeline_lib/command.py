@@ -14,7 +14,7 @@ from pipeline_lib.params.names import check_arguments
 from pipeline_lib.params.task import check_task_and_axes
 
 # What click raises for a wrong command line. Typer brings click along, under a name that is its own affair.
-(UsageError,) = typer.BadParameter.__bases__
+UsageError: type[Any] = typer.BadParameter.__bases__[0]
 
 
 class _OneLine:

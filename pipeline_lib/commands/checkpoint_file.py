@@ -36,7 +36,7 @@ def read_state(path: Path, needed: Mapping[str, Tensor]) -> tuple[dict[str, Tens
         InputError: the file is unreadable, holds no network, or several and nothing says which is meant.
     """
     if path.name.endswith(".safetensors"):
-        found: Any = read_tensors(path, "take a whole copy of it")
+        found: Any = read_tensors(path, "give the path of a whole copy of it")
     elif path.name.endswith(PICKLES):
         found = _unpickled(path)
     else:
@@ -103,7 +103,7 @@ def _list(names: list[Any]) -> str:
 
 def _unpickled(path: Path) -> Any:
     """What a checkpoint of torch holds, read without running code of it."""
-    with reading(path, "a checkpoint of torch", "take a whole copy of it"):
+    with reading(path, "a checkpoint of torch", "give the path of a whole copy of it"):
         _check_kind(path)
     try:
         with torch.serialization.safe_globals(PLAIN), warnings.catch_warnings(action="ignore"):
@@ -130,9 +130,11 @@ def _check_kind(path: Path) -> None:
             names = archive.namelist()
             if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
                 raise InputError(f"{path}: a program of TorchScript, expected tensors by name; {ALONE}")
-            if damaged := archive.testzip():
+            # One bit says that a file is a folder: torch then reads zeros, without a word.
+            folders = [info.filename for info in archive.infolist() if info.external_attr & 0x10 and not info.is_dir()]
+            if damaged := archive.testzip() or next(iter(folders), None):
                 raise InputError(
-                    f"{path}: damaged: {shown(damaged)} in it is not what its checksum says; take a whole copy of it"
+                    f"{path}: damaged: {shown(damaged)} in it is not as it was written; take a whole copy of it"
                 )
         if not any(name.endswith("data.pkl") for name in names):
             raise InputError(f"{path}: a zip file that torch.save did not write; {ALONE}")

@@ -1,11 +1,13 @@
 """A folder from what training wrote: the network that was trained, or one line; never a half-written folder."""
 
 import argparse
+import io
 import json
 import os
 import pickle
 import subprocess
 import sys
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -233,7 +235,12 @@ def test_a_byte_that_changed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
     values = STATE["layer4.0.conv2.weight"].numpy().tobytes()
     place = whole.index(values) + len(values) // 2
     file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-    assert "is not what its checksum says" in refused(capfd, into, *options_of_tiny(file, into))
+    assert "is not as it was written" in refused(capfd, into, *options_of_tiny(file, into))
+    with zipfile.ZipFile(file, "w") as copy, zipfile.ZipFile(io.BytesIO(whole)) as archive:
+        for info in archive.infolist():
+            info.external_attr |= 0x10 if info.filename.endswith("/data/3") else 0
+            copy.writestr(info, archive.read(info))
+    assert "/data/3 in it is not as it was written" in refused(capfd, into, *options_of_tiny(file, into))
     file.write_bytes(whole[:-1000])
     assert "not a checkpoint of torch" in refused(capfd, into, *options_of_tiny(file, into))
 
