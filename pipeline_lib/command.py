@@ -26,7 +26,7 @@ class _OneLine:
             return super().main(*arguments, standalone_mode=False, **options)  # type: ignore[misc]
         try:
             code = super().main(*arguments, standalone_mode=False, **options)  # type: ignore[misc]
-        except UsageError as error:  # type: ignore[misc]
+        except UsageError as error:
             if said := " ".join(error.format_message().split()).rstrip("."):  # else nothing was asked, help was printed
                 said = said if len(said) <= 400 else f"{said[:380]} ..."
                 usage = f"; `{error.ctx.command_path} --help` lists what there is" if error.ctx else ""

@@ -120,7 +120,7 @@ def _comparisons(hits: HitsOfSources, study: Study, baseline: str) -> pd.DataFra
                 by_real = _pooled(hits, domain, members, "real")
                 gain = by_source.mean() - by_baseline.mean()
                 gain_of_real = by_real.mean() - by_baseline.mean()
-                row["share_of_real"] = float(gain / gain_of_real)
+                row["share_of_real"] = float(gain / gain_of_real) if gain_of_real else np.nan
             row["mcnemar_wins"] = sum(test.p < 0.05 and test.won > test.lost for test in tests)
             row["mcnemar_losses"] = sum(test.p < 0.05 and test.won < test.lost for test in tests)
             rows.append({**row, "pairs": len(tests)})

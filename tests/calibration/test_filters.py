@@ -16,7 +16,7 @@ from pipeline_lib.calibration.entropy import BANDWIDTH, patch_entropy
 from pipeline_lib.calibration.filters import energy, image_moments, leave_one_out, score
 from pipeline_lib.calibration.layers import batch_norms
 from pipeline_lib.calibration.selection import Scores, balanced, near_duplicates, select
-from pipeline_lib.calibration.sources import real
+from pipeline_lib.calibration.sources import pictures
 from pipeline_lib.models.classifier import load_classifier
 from pipeline_lib.models.normalise import Normaliser
 from pipeline_lib.models.preprocessing import resize_and_crop
@@ -38,7 +38,7 @@ def rendered(count: int, size: int) -> np.ndarray:
 def scenes(count: int, size: int) -> np.ndarray:
     """Photographs of the Fashion world, (count, size, size, 3)."""
     transform = resize_and_crop({"input_size": [3, size, size], "interpolation": "bicubic", "crop_pct": 1.0})
-    return np.stack([transform(s.image) for s in islice(real(ROOT / "data/fashion/real/scenes.tar"), count)])
+    return np.stack([transform(s.image) for s in islice(pictures(ROOT / "data/fashion/real/scenes.tar", 0), count)])
 
 
 def trained_on(folder: Path, pixels: np.ndarray) -> None:

@@ -106,7 +106,7 @@ def test_the_page_ends_in_a_right_table(clone: Path, trained: tuple[nn.Module, T
     board = pd.read_csv(clone / "data/report/leaderboard.csv").set_index(["source", "method"])["top1"]
     assert board["-", "float"] == pytest.approx(right, abs=1e-3)
     assert right > 85
-    assert board["mixup", "reconstructed"] > 60, "it was calibrated on garments"
+    assert board["mixup", "reconstructed"] > max(40, board["mixup", "nearest"]), "it was calibrated on garments"
     script = blocks("python")[0].replace("0041", next((clone / "data/mine/val/seven").iterdir()).stem)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     found = subprocess.run(
