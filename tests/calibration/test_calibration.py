@@ -108,7 +108,7 @@ def test_real_shards_keep_their_classes_and_are_checked(world: Path, tmp_path: P
 
 
 def test_no_real_pictures(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="absent: not found"):
+    with pytest.raises(InputError, match="absent: expected a folder of pictures, or WebDataset tars, found nothing"):
         next(pictures(tmp_path / "absent", 0))
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(InputError, match=r"no pictures; expected some of .*skipped: 1 \.txt"):
