@@ -5,7 +5,7 @@ import os
 import reprlib
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,30 +46,43 @@ OF_LIBRARIES = (
 
 
 @contextmanager
-def reading(path: Path | str, expected: str, mend: str) -> Iterator[None]:
+def refusing(said: Callable[[Exception], str]) -> Iterator[None]:
+    """Around a library's call, and nothing else, that may raise anything for bad input.
+
+    What the machine lacks, memory or room on the disk, is no fault of the input and is raised as it is.
+
+    Raises:
+        InputError: whatever else was raised, in the words of `said`.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, InputError) or isinstance(as_told(error), RunError):
+            raise
+        raise InputError(said(error)) from None
+
+
+def reading(path: Path | str, expected: str, mend: str) -> AbstractContextManager[None]:
     """Around the call of a library that reads a file, and nothing else: whatever it raises is a fault of the file.
 
     Raises:
         InputError: naming the path, what was `expected` (`JSON`), what was found, and `mend`: the command or key that
             helps.
     """
-    try:
-        yield
-    except (InputError, RunError, MemoryError):
-        raise
-    except FileNotFoundError:
-        raise InputError(f"{path}: not found; {mend}") from None
-    except OSError as error:
-        if error.errno in MACHINE:
-            raise
-        problem = error.strerror or one_line(error)
-        raise InputError(f"{path}: cannot be read ({problem}); expected {expected}; {mend}") from None
-    except UnicodeError as error:
-        raise InputError(f"{path}: not {expected} in UTF-8 ({one_line(error)}); {mend}") from None
-    except RecursionError:
-        raise InputError(f"{path}: not {expected} (nested too deeply); {mend}") from None
-    except Exception as error:
-        raise InputError(f"{path}: not {expected} ({one_line(error)}); {mend}") from None
+
+    def said(error: Exception) -> str:
+        match error:
+            case FileNotFoundError():
+                return f"{path}: not found; {mend}"
+            case OSError():
+                return f"{path}: cannot be read ({error.strerror or one_line(error)}); expected {expected}; {mend}"
+            case UnicodeError():
+                return f"{path}: not {expected} in UTF-8 ({one_line(error)}); {mend}"
+            case RecursionError():
+                return f"{path}: not {expected} (nested too deeply); {mend}"
+        return f"{path}: not {expected} ({one_line(error)}); {mend}"
+
+    return refusing(said)
 
 
 def exit_code(command: Callable[[], Any]) -> int:

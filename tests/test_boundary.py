@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from pipeline_lib.errors import InputError, RunError, as_told, exit_code, one_line, printable, reading, shown
+from pipeline_lib.errors import InputError, RunError, as_told, exit_code, one_line, printable, reading, refusing, shown
 from pipeline_lib.yaml_file import MOST_LEVELS, parse_yaml, read_yaml
 from tests.conftest import ROOT, edit_params
 
@@ -263,3 +263,16 @@ def test_yaml_that_is_no_file(tmp_path: Path, make: Callable[[Path], None]) -> N
     make(tmp_path / "x.yaml")
     with pytest.raises(InputError, match=r"x\.yaml: cannot be read"):
         read_yaml(tmp_path / "x.yaml", "mend")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.ENOSPC, "No space left on device"), RunError("x")])
+def test_what_the_machine_lacks_is_no_fault_of_the_input(error: Exception) -> None:
+    with pytest.raises(type(error)) as found, refusing(lambda _: "a fault of the input"):
+        raise error
+    assert found.value is error
+
+
+def test_whatever_else_a_library_raises_is_a_fault_of_the_input() -> None:
+    for error in (ValueError(), AssertionError(), OSError("truncated"), KeyError("x")):
+        with pytest.raises(InputError, match="a fault of the input"), refusing(lambda _: "a fault of the input"):
+            raise error

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline_lib.errors import InputError, one_line, reading
+from pipeline_lib.errors import InputError, one_line, reading, refusing
 from pipeline_lib.models.weights import FLOATS, check_pointer, read_tensors, shown, whole_prefixes
 
 PICKLES = (".pth", ".pth.tar", ".bin", ".pt", ".ckpt")
@@ -105,19 +105,21 @@ def _unpickled(path: Path) -> Any:
     """What a checkpoint of torch holds, read without running code of it."""
     with reading(path, "a checkpoint of torch", "give the path of a whole copy of it"):
         _check_kind(path)
-    try:
-        with torch.serialization.safe_globals(PLAIN), warnings.catch_warnings(action="ignore"):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise
-    except Exception as error:  # of any kind, by what the damage hits
-        text = " ".join(str(error).split())
-        code = re.search(CODE, text)
-        if code is not None:
-            raise InputError(f"{path}: a pickle that names {code[1]}, code that is not run here; {ALONE}") from None
-        # Of what torch says, the part without its advice to run whatever the pickle names.
-        why = "its pickle holds more than plain values" if "weights_only" in text else one_line(error)
-        raise InputError(f"{path}: no whole checkpoint of torch ({why}); take a whole copy of it, or {ALONE}") from None
+    with (
+        refusing(lambda error: f"{path}: {_of_pickle(error)}"),
+        torch.serialization.safe_globals(PLAIN),
+        warnings.catch_warnings(action="ignore"),
+    ):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _of_pickle(error: Exception) -> str:
+    """What torch says of a file, without its advice to run whatever code the pickle names."""
+    text = " ".join(str(error).split())
+    if code := re.search(CODE, text):
+        return f"a pickle that names {code[1]}, code that is not run here; {ALONE}"
+    why = "its pickle holds more than plain values" if "weights_only" in text else one_line(error)
+    return f"no whole checkpoint of torch ({why}); take a whole copy of it, or {ALONE}"
 
 
 def _check_kind(path: Path) -> None:

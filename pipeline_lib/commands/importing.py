@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pipeline_lib.artifacts.files import atomic_directory, sha256
 from pipeline_lib.artifacts.records import read_json, write_json
 from pipeline_lib.commands.checkpoint_file import read_state
-from pipeline_lib.errors import InputError, one_line
+from pipeline_lib.errors import InputError, one_line, refusing
 from pipeline_lib.errors import shown as brief
 from pipeline_lib.models.card import CARD, WEIGHTS, Card, Preprocessing, as_preprocessing
 from pipeline_lib.models.classifier import build, check_known
@@ -194,16 +194,18 @@ def _network(card: Card, state: dict[str, Tensor], file: str) -> nn.Module:
     overlay = {"state_dict": state, "num_classes": card.num_classes, "label_offset": 0, "source": ""}
     overlay["input_size"] = tuple(card.preprocessing.input_size)
     arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in card.arguments.items()}
-    try:
-        network: nn.Module = timm.create_model(
-            card.timm, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=card.num_classes, **arguments
-        )
-    except Exception as error:  # of any kind: filters fail on what they do not expect
+
+    def said(error: Exception) -> str:
         bare = build(card, Path(file))
         if state.keys() == bare.state_dict().keys():
             load_weights(bare, state, file)
         names = difference(state.keys(), bare.state_dict().keys())
-        raise InputError(f"{file}: these are not weights of {card.timm}: {names or one_line(error)}") from None
+        return f"{file}: these are not weights of {card.timm}: {names or one_line(error)}"
+
+    with refusing(said):
+        network: nn.Module = timm.create_model(
+            card.timm, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=card.num_classes, **arguments
+        )
     return network.eval().requires_grad_(False)
 
 

@@ -1,6 +1,6 @@
 """All checks of what params.yaml names, in the order in which a run would come across them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
@@ -12,7 +12,7 @@ from pipeline_lib.doctor.networks import examine_network
 from pipeline_lib.doctor.pictures import examine_labelled, examine_pictures
 from pipeline_lib.evaluation.labelled import Labelled, labelled_set
 from pipeline_lib.params.everything import Params
-from pipeline_lib.prompts.limits import load_tokenizers, within_limits
+from pipeline_lib.prompts.limits import Tokenizer, load_tokenizers, within_limits
 from pipeline_lib.prompts.strategies import Surroundings, write_prompts
 from pipeline_lib.prompts.vocabulary import ClassName, read_vocabulary
 
@@ -24,9 +24,10 @@ def examine(params: Params) -> Iterator[Finding]:
     task, axes, costs = params.task, params.axes, Costs()
     classes: list[ClassName] = []
     yield from guarded("classes", _classes(Path(task.classes), classes))
+    tokenizers = cache(load_tokenizers)
     if classes:
         for recipe in params.prompts:  # the stage runs for each of them
-            yield from guarded(f"prompts.{recipe}", _prompts(params, recipe, classes))
+            yield from guarded(f"prompts.{recipe}", _prompts(params, recipe, classes, tokenizers))
     yield from guarded("counts", _counts(params))
     if axes.recipes:
         yield from guarded("generator", examine_generator(params, costs))
@@ -63,10 +64,12 @@ def _classes(path: Path, classes: list[ClassName]) -> Iterator[Finding]:
     yield Finding("OK", "classes", f"{path}: {len(classes)} classes, {defined} with a definition")
 
 
-def _prompts(params: Params, recipe: str, classes: list[ClassName]) -> Iterator[Finding]:
+def _prompts(
+    params: Params, recipe: str, classes: list[ClassName], tokenizers: Callable[[Path], list[Tokenizer]]
+) -> Iterator[Finding]:
     section, generator = params.prompts[recipe], Path(params.task.generator)
     rows = islice(write_prompts(recipe, section, Surroundings(classes, generator)), PROMPTS)
-    written = list(within_limits(rows, recipe, section, load_tokenizers(generator)))
+    written = list(within_limits(rows, recipe, section, tokenizers(generator)))
     looked_at = "" if section.count <= PROMPTS else f", of which the first {PROMPTS} are looked at"
     yield Finding("OK", f"prompts.{recipe}", f"{section.count} prompts{looked_at}, such as {written[0]['prompt']!r}")
 

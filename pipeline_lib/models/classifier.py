@@ -10,7 +10,7 @@ import torch
 from huggingface_hub import hf_hub_download
 
 from pipeline_lib.artifacts.files import sha256
-from pipeline_lib.errors import InputError, one_line, shown
+from pipeline_lib.errors import InputError, one_line, refusing, shown
 from pipeline_lib.models.card import CARD, WEIGHTS, Card, read_card, resolve_data_config
 from pipeline_lib.models.weights import check_finite, check_runs, load_weights, read_tensors
 
@@ -38,10 +38,8 @@ def build(card: Card, where: Path, *, weights: Path | None = None) -> torch.nn.M
         _check_classes(card, where)
         overlay = {"file": str(weights), "custom_load": False}
         arguments |= {"pretrained": True, "pretrained_cfg_overlay": overlay}
-    try:
+    with refusing(lambda error: f"{where}: timm cannot build {card.timm!r}: {_of_torch(error)}"):
         network = timm.create_model(card.timm, num_classes=card.num_classes, **arguments)
-    except Exception as error:  # of any kind: a wrong argument fails wherever it is used
-        raise InputError(f"{where}: timm cannot build {card.timm!r}: {_of_torch(error)}") from None
     frozen: torch.nn.Module = network.eval().requires_grad_(False)
     return frozen
 

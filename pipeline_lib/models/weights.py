@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline_lib.errors import InputError, one_line, reading
+from pipeline_lib.errors import InputError, one_line, reading, refusing
 from pipeline_lib.reads import checked
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -87,13 +87,13 @@ def check_runs(network: nn.Module, input_size: list[int], num_classes: int, wher
         InputError: it does not.
     """
     image = torch.randn(1, *input_size, generator=torch.Generator().manual_seed(0))
-    try:
-        logits = network(image)
-    except Exception as error:  # of any kind: timm checks its inputs by assertions, others as it happens
-        raise InputError(
+    with refusing(
+        lambda error: (
             f"{where}: the network cannot take an image of {input_size} ({one_line(error)}); `input_size` in "
             "`preprocessing` is that, and `img_size` in `arguments` what some networks are built for"
-        ) from None
+        )
+    ):
+        logits = network(image)
     if not isinstance(logits, Tensor) or tuple(logits.shape) != (1, num_classes):
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError(f"{where}: expected a network that gives logits of shape (1, {num_classes}), found {found}")

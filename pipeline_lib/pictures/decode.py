@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from pipeline_lib.errors import InputError
+from pipeline_lib.errors import InputError, one_line, refusing
 
 BACKGROUND = (255, 255, 255)  # what shows through transparent pixels: white, as on a page
 LONGEST = 1000  # times the shorter side: a longer picture would fill the memory when the shorter side is resized
@@ -39,24 +39,24 @@ def decode(content: bytes, name: str) -> Image.Image:
     """
     if not content:
         raise InputError(f"{name}: an empty file, expected a picture")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content))
-            if max(image.size) > LONGEST * min(image.size):
-                across, down = image.size
-                raise InputError(f"{name}: a picture of {across}x{down}, whose sides differ more than {LONGEST} times")
-            image.load()
-            return to_rgb(image, name)
-    except (InputError, MemoryError):
-        raise
-    except UnidentifiedImageError:
-        raise InputError(f"{name}: expected a picture, found bytes of no format that Pillow knows") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InputError(f"{name}: too many pixels: {' '.join(str(error).split())}; shrink the picture") from None
-    except Exception as error:  # a decoder may raise anything at damaged bytes
-        raise InputError(f"{name}: a damaged picture ({' '.join(str(error).split())})") from None
+
+    def said(error: Exception) -> str:
+        match error:
+            case UnidentifiedImageError():
+                return f"{name}: expected a picture, found bytes of no format that Pillow knows"
+            case Image.DecompressionBombError() | Image.DecompressionBombWarning():
+                return f"{name}: too many pixels: {one_line(error)}; shrink the picture"
+        return f"{name}: a damaged picture ({one_line(error)})"
+
+    with refusing(said), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd metadata
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        image = Image.open(io.BytesIO(content))
+        if max(image.size) > LONGEST * min(image.size):
+            across, down = image.size
+            raise InputError(f"{name}: a picture of {across}x{down}, whose sides differ more than {LONGEST} times")
+        image.load()
+        return to_rgb(image, name)
 
 
 def to_rgb(image: Image.Image, name: str) -> Image.Image:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_lib.artifacts.hub import components, locate, pipeline_class
-from pipeline_lib.errors import InputError, one_line, shown
+from pipeline_lib.errors import InputError, one_line, refusing, shown
 from pipeline_lib.params.prompts import PromptRecipe
 from pipeline_lib.progress import notice
 
@@ -94,14 +94,9 @@ def load_tokenizers(generator: Path) -> list[Tokenizer]:
     source, revision = locate(generator, needs=named)
     found = []
     for name, kind in named.items():
-        try:
+        what = f"{generator}: cannot load {name} ({kind}), which counts the tokens of prompts"
+        with refusing(lambda error, what=what: f"{what}: {one_line(error)}"):  # type: ignore[misc]
             tokenizer = getattr(transformers, kind).from_pretrained(source, subfolder=name, revision=revision or "main")
-        except InputError:
-            raise
-        except Exception as error:  # tokenizers and transformers raise all sorts for files that are damaged
-            raise InputError(
-                f"{generator}: cannot load {name} ({kind}), which counts the tokens of prompts: {one_line(error)}"
-            ) from None
         limit = tokenizer.model_max_length
         if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit >= 1:
             raise InputError(

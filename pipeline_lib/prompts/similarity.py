@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline_lib.artifacts.hub import locate
-from pipeline_lib.errors import InputError
+from pipeline_lib.errors import one_line, refusing
 
 Similarities = npt.NDArray[np.float64]
 
@@ -26,16 +26,10 @@ def text_similarities(generator: Path, texts: Sequence[str]) -> Similarities:
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     source, revision = locate(generator)
-    try:
+    needs = f"{generator}: recipes with `pairs: similar` or `dissimilar` need its CLIP text encoder"
+    with refusing(lambda error: f"{needs}: {one_line(error)}"):
         tokenizer = CLIPTokenizer.from_pretrained(source, subfolder="tokenizer", revision=revision or "main")
         encoder = CLIPTextModel.from_pretrained(source, subfolder="text_encoder", revision=revision or "main")
-    except InputError:
-        raise
-    except Exception as error:  # transformers, tokenizers and safetensors raise all sorts for damaged files
-        raise InputError(
-            f"{generator}: recipes with `pairs: similar` or `dissimilar` need its CLIP text encoder: "
-            f"{' '.join(str(error).split())}"
-        ) from None
     tokens = tokenizer(list(texts), padding="max_length", truncation=True, return_tensors="pt")
     with torch.inference_mode():
         pooled = encoder(tokens.input_ids).pooler_output.double()

@@ -15,7 +15,7 @@ import transformers
 from torch import Tensor
 
 from pipeline_lib.artifacts.hub import SAFETY_CHECK, locate
-from pipeline_lib.errors import InputError
+from pipeline_lib.errors import InputError, one_line, refusing
 from pipeline_lib.params.synthesize import Synthesize
 from pipeline_lib.synthesis.schedulers import scheduler_class
 from pipeline_lib.synthesis.weights import check_complete, networks, weights_variant
@@ -41,7 +41,7 @@ def load_pipeline(folder: Path, params: Synthesize, device: torch.device) -> Any
     unchecked: dict[str, Any] = {}
     if not params.safety_checker:
         unchecked = {**dict.fromkeys(SAFETY_CHECK), "requires_safety_checker": False}
-    try:
+    with refusing(lambda error: f"{folder}: diffusers cannot load the generator: {one_line(error)}"):
         pipeline = diffusers.DiffusionPipeline.from_pretrained(
             source,
             revision=revision,
@@ -50,10 +50,6 @@ def load_pipeline(folder: Path, params: Synthesize, device: torch.device) -> Any
             variant=variant,
             **unchecked,
         )
-    except InputError:
-        raise
-    except Exception as error:  # damaged files and foreign classes: diffusers and transformers raise all sorts
-        raise InputError(f"{folder}: diffusers cannot load the generator: {' '.join(str(error).split())}") from None
     for name in of_folder:
         check_complete(folder, name, pipeline.components[name])
     if params.safety_checker and getattr(pipeline, "safety_checker", None) is None:
