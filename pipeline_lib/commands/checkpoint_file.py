@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline_lib.errors import InputError, one_line, reading, refusing
-from pipeline_lib.models.weights import FLOATS, check_pointer, read_tensors, shown, whole_prefixes
+from pipeline_lib.errors import InputError, one_line, printable, reading, refusing
+from pipeline_lib.models.weights import FLOATS, check_pointer, read_tensors, whole_prefixes
 
 PICKLES = (".pth", ".pth.tar", ".bin", ".pt", ".ckpt")
 ENTRIES = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict", "model_state")  # timm's order
@@ -48,16 +48,18 @@ def read_state(path: Path, needed: Mapping[str, Tensor]) -> tuple[dict[str, Tens
     others = [other for other in dict.fromkeys([*(n for n in ENTRIES if n in entries), *whole]) if other != name]
     if name or others:
         average = ", the moving average" if "ema" in name else ""
-        left = f", not {', '.join(shown(other) or 'the tensors beside it' for other in others)}" if others else ""
-        said.append((f"entry `{shown(name)}`" if name else "the tensors that are in no entry") + average + left)
+        left = f", not {', '.join(printable(other) or 'the tensors beside it' for other in others)}" if others else ""
+        said.append((f"entry `{printable(name)}`" if name else "the tensors that are in no entry") + average + left)
     for key, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
-            raise InputError(f"{path}: {shown(key)} has no plain values (sparse, quantized, or none at all); {ALONE}")
+            raise InputError(
+                f"{path}: {printable(key)} has no plain values (sparse, quantized, or none at all); {ALONE}"
+            )
         if key.endswith("weight") and tensor.dtype not in FLOATS:
-            raise InputError(f"{path}: {shown(key)} is of {tensor.dtype}; expected the float network")
+            raise InputError(f"{path}: {printable(key)} is of {tensor.dtype}; expected the float network")
     content = _at(found, name)
     unused = [str(key) for key in content if str(key) not in tensors and str(key) not in others]
-    return tensors, [*said, f"not tensors, and not used: {', '.join(map(shown, unused))}"] if unused else said
+    return tensors, [*said, f"not tensors, and not used: {', '.join(map(printable, unused))}"] if unused else said
 
 
 def _entries(found: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
@@ -98,7 +100,7 @@ def _choose(path: Path, found: Any, entries: Mapping[str, Any], whole: list[str]
 
 
 def _list(names: list[Any]) -> str:
-    return ", ".join(shown(str(name)[:80]) for name in names[:5])
+    return ", ".join(printable(str(name)[:80]) for name in names[:5])
 
 
 def _unpickled(path: Path) -> Any:
@@ -136,7 +138,7 @@ def _check_kind(path: Path) -> None:
             folders = [info.filename for info in archive.infolist() if info.external_attr & 0x10 and not info.is_dir()]
             if damaged := archive.testzip() or next(iter(folders), None):
                 raise InputError(
-                    f"{path}: damaged: {shown(damaged)} in it is not as it was written; take a whole copy of it"
+                    f"{path}: damaged: {printable(damaged)} in it is not as it was written; take a whole copy of it"
                 )
         if not any(name.endswith("data.pkl") for name in names):
             raise InputError(f"{path}: a zip file that torch.save did not write; {ALONE}")

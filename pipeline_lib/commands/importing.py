@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from pipeline_lib.artifacts.files import atomic_directory, sha256
 from pipeline_lib.artifacts.records import read_json, write_json
 from pipeline_lib.commands.checkpoint_file import read_state
-from pipeline_lib.errors import InputError, one_line, refusing
-from pipeline_lib.errors import shown as brief
+from pipeline_lib.errors import InputError, one_line, printable, refusing, shown
 from pipeline_lib.models.card import CARD, WEIGHTS, Card, Preprocessing, as_preprocessing
 from pipeline_lib.models.classifier import build, check_known
 from pipeline_lib.models.weights import (
@@ -26,7 +25,6 @@ from pipeline_lib.models.weights import (
     difference,
     likely_prefix,
     load_weights,
-    shown,
     whole_prefixes,
 )
 from pipeline_lib.params.base import validate
@@ -72,7 +70,7 @@ def import_classifier(origin: Origin, into: Path) -> Iterator[str]:
     prefix = _prefix(state, needed, path)
     if prefix:
         others = [key for key in state if not key.startswith(prefix)]
-        left = f"; {len(others)} others are not used, first {shown(others[0])}" if others else ""
+        left = f"; {len(others)} others are not used, first {printable(others[0])}" if others else ""
         yield f"prefix {prefix!r} taken off {len(state) - len(others)} names{left}"
     state = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
     check_floats(state, needed, origin.file)
@@ -115,7 +113,7 @@ def _architecture(name: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
         arguments = {key: value for key, value in (config.get("model_args") or {}).items() if key != "num_classes"}
         size = pretrained_cfg.get("input_size", [3, 224, 224])
         if not isinstance(size, list) or len(size) != 3:
-            raise InputError(f"{path}: expected an `input_size` such as [3, 224, 224], found {brief(size)}")
+            raise InputError(f"{path}: expected an `input_size` such as [3, 224, 224], found {shown(size)}")
         channels, *sides = size
         sides = [arguments["img_size"]] * 2 if isinstance(arguments.get("img_size"), int) else sides
         pretrained_cfg["input_size"] = [arguments.get("in_chans", channels), *sides]

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline_lib.errors import InputError, one_line, reading, refusing
+from pipeline_lib.errors import InputError, one_line, printable, reading, refusing
 from pipeline_lib.reads import checked
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -64,7 +64,7 @@ def check_floats(state: Mapping[str, Tensor], needed: Mapping[str, Tensor], wher
     """
     for name, tensor in state.items():
         if name in needed and needed[name].is_floating_point() and tensor.dtype not in FLOATS:
-            raise InputError(f"{where}: {shown(name)} is of {tensor.dtype}; expected floats, of 16 bits or more")
+            raise InputError(f"{where}: {printable(name)} is of {tensor.dtype}; expected floats, of 16 bits or more")
 
 
 def check_finite(network: nn.Module, where: str | Path) -> None:
@@ -107,7 +107,7 @@ def difference(found: Collection[str], needed: Collection[str]) -> str:
     missing = [name for name in needed if name not in present]
     unexpected = [name for name in found if name not in wanted]
     parts = [
-        f"{len(names)} of {total} tensors {what}, first {shown(names[0])}"
+        f"{len(names)} of {total} tensors {what}, first {printable(names[0])}"
         for names, total, what in [
             (missing, len(needed), "that the network needs are missing"),
             (unexpected, len(found), "are of no use to it"),
@@ -120,11 +120,6 @@ def difference(found: Collection[str], needed: Collection[str]) -> str:
             f"the names have the prefix {prefix!r}, which `python -m pipeline_lib import-classifier` takes off"
         )
     return "; ".join(parts)
-
-
-def shown(name: str) -> str:
-    """A name from a file, on one line whatever it holds."""
-    return name if name.isprintable() else repr(name)
 
 
 def likely_prefix(found: Collection[str], needed: Collection[str]) -> tuple[str, int]:

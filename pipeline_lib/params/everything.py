@@ -82,17 +82,18 @@ def preset(name: str) -> str:
     yaml.width, yaml.preserve_quotes = 120, True
     yaml.indent(mapping=2, sequence=4, offset=2)
     content, differences = yaml.load(default), yaml.load(changes)
-    _change(content, differences)
+    change(content, differences)
     content.ca.comment = differences.ca.comment  # the lines above the first section
     text = StringIO()
     yaml.dump(content, text)
     return text.getvalue()
 
 
-def _change(values: Any, differences: Any) -> None:
+def change(values: Any, differences: Any) -> None:
+    """Put the differences into the values, in place, mappings key by key."""
     for key, value in differences.items():
         if isinstance(value, dict) and isinstance(values.get(key), dict):
-            _change(values[key], value)
+            change(values[key], value)
         else:
             values[key] = value
 

@@ -64,7 +64,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
         "1 of 80 tensors that the network needs are missing, first fc.bias",
     ),
     "more": (lambda _, state: state.update(aux=torch.ones(1)), "1 of 81 tensors are of no use to it, first aux"),
-    "newline": (lambda _, state: state.update({"a\nb": torch.ones(1)}), r"first 'a\nb'"),
+    "newline": (lambda _, state: state.update({"a\nb": torch.ones(1)}), r"first a\nb"),
     "more classes": (
         lambda card, _: card.update(num_classes=1000),
         "for 10 classes, but the network for 1000; `num_cl",

@@ -17,6 +17,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
+from pipeline_lib.params.everything import change
 from tests.conftest import ROOT
 from tests.pipeline.conftest import commit, run
 
@@ -79,14 +80,6 @@ def clone(tmp_path_factory: pytest.TempPathFactory, trained: tuple[nn.Module, Te
     (mine / "val/.DS_Store").write_bytes(b"x")
     commit(folder, "start")
     return folder
-
-
-def change(values: dict, changes: dict) -> None:
-    for key, value in changes.items():
-        if isinstance(value, dict) and isinstance(values.get(key), dict):
-            change(values[key], value)
-        else:
-            values[key] = value
 
 
 def test_the_page_ends_in_a_right_table(clone: Path, trained: tuple[nn.Module, Tensor, np.ndarray]) -> None:
